@@ -56,6 +56,34 @@ def test_recipe_is_the_method() -> None:
     assert list(config.interleaver.annotators) == stored
 
 
+def test_benchmarks_are_about_voices_that_training_never_heard() -> None:
+    config = read()
+    benchmarks = config.decode.benchmarks
+    assert list(benchmarks) == ["descriptions", "recorded", "questions", "following"]
+    trained = {path for name in config.sets for path in config.sets[name].manifests}
+    for benchmark in benchmarks.values():
+        assert benchmark.inputs == ["text", "speech", "blank"]
+        assert benchmark.describe is config.describe  # what the targets were written from
+        assert set(benchmark.manifests) <= {config.decode.sets["other_voices"], config.recorded}
+        assert not trained & set(benchmark.manifests)
+        annotated = [path for block in config.annotate for path in block["manifests"]]
+        assert all(annotated.count(path) == 2 for path in benchmark.manifests)
+    # The model is asked as it was trained, and in questions that it never saw.
+    assert benchmarks["descriptions"].pool is config.teacher.pool
+    assert config.corpora["spoken_attributes"].keywords["recorded"] > 0
+
+
+def test_a_quick_run_shrinks_the_benchmarks() -> None:
+    full = read()
+    (corpus,) = full.quick["corpora"].values()
+    config = load(RECIPE, [full.quick, "work=work"])
+    assert corpus["recorded"] == 0 and "recorded" not in config.decode.benchmarks
+    for name, benchmark in config.decode.benchmarks.items():
+        before = full.decode.benchmarks[name]
+        assert type(benchmark) is type(before) and benchmark.path == before.path
+        assert benchmark.limit <= 2 and benchmark.max_new_tokens < before.max_new_tokens
+
+
 CHANGED = {
     "last_layer": lambda c: (c.encoder.taps, c.projector.input_layers) == ([-1], 1),
     "no_transcript": lambda c: c.interleaver.transcript == "none",

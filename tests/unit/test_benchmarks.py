@@ -99,6 +99,8 @@ def test_classification_by_hand(superb):
     assert task["strict"]["speech"]["value"] == 0.0
     assert task["strict"]["blank"]["value"] == 0.5 and task["strict"]["text"]["value"] == 1.0
     assert task["strict_speech_minus"]["blank"]["difference"] == pytest.approx(-0.5)
+    assert scores["summary"]["EmotionRecognition"] == task["strict"]
+    assert scores["summary"]["mean, authors' rule"] == scores["authors"]
     # The mean of tasks weighs them alike, whatever their size.
     assert scores["authors"]["speech"]["value"] == pytest.approx(0.75 / 2)
     assert scores["majority"] == pytest.approx(0.75)
@@ -243,6 +245,7 @@ def test_attributes_of_descriptions_by_hand(tmp_path):
     assert pitch["strict_speech_minus"]["blank"]["difference"] == pytest.approx(0.75)
     assert scores["strict"]["speech"]["value"] == pytest.approx(0.625)
     assert scores["majority"] == pytest.approx((0.75 + 1.0) / 2)
+    assert list(scores["summary"]) == ["gender", "pitch", "mean"]
     table = benchmark.table(scores)
     assert "| gender | 4 | 0.75 | 1.00 [1.00, 1.00] |" in table and "+0.75 (p" in table
     assert "perplexity" in table and "1.65 [1.65, 1.65]" in table  # exp(2 / 4)
@@ -325,6 +328,7 @@ def test_if_rate_and_forgetting_by_hand(ifeval):
     assert main["if_rate"]["speech"]["value"] == pytest.approx(0.75)
     assert main["forgetting"]["speech"]["value"] == pytest.approx(-0.25)
     assert main["forgetting"]["blank"]["value"] == pytest.approx(-1.0)
+    assert scores["summary"] == {"IFrate": main["if_rate"], "forgetting": main["forgetting"]}
     assert scores["left_out"] == ["chain of thought"]
     assert scores["constraints"]["change_case:english_capital"] == {
         "n": 2, "text": 1.0, "speech": 0.5, "blank": 0.0,
@@ -402,6 +406,7 @@ def test_chat_swaps_places(air):
     assert scores["inputs"]["text"]["score"]["value"] == pytest.approx(8.0)  # no place is favoured
     assert scores["inputs"]["speech"]["wins"]["value"] == 0.0
     assert "4.00 [" in benchmark.table(scores)
+    assert scores["summary"]["score"]["speech"] == scores["inputs"]["speech"]["score"]
     unread = benchmark.score(items, answers, ScorePlan(judge=lambda c: ["Fine!"] * len(c)))
     assert not unread["judged"] and unread["unjudged"] == 2
     assert "Not judged" in benchmark.table(unread)

@@ -105,7 +105,8 @@ class Benchmark(ABC):
         Returns
         -------
         dict
-            JSON values.
+            JSON values: ``n``; ``summary`` (label -> input -> value with interval), by which runs
+            are laid side by side; and the benchmark's own.
         """
 
     @abstractmethod

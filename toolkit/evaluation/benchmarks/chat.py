@@ -180,6 +180,7 @@ class Chat(Benchmark):
     def score(self, items: list[BenchmarkItem], decoded: Decoded, plan: ScorePlan) -> dict:
         scores: dict[str, Any] = {"kind": "chat", "n": len(items), "judged": False}
         scores["agreement"] = agreement(decoded, plan)
+        scores["summary"] = {"ROUGE-L": {n: e["rouge_l"] for n, e in scores["agreement"].items()}}
         if plan.judge is None:
             return scores
         verdicts = {
@@ -208,6 +209,7 @@ class Chat(Benchmark):
                 },
             }
         scores["speech_minus"] = against(pairs, plan)
+        scores["summary"]["score"] = {n: e["score"] for n, e in scores["inputs"].items()}
         return scores
 
     def table(self, scores: Mapping[str, Any]) -> str:

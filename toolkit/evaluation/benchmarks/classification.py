@@ -229,6 +229,11 @@ class Classification(Benchmark):
         values = [entry["majority"]["value"] for entry in scores["tasks"].values()]
         scores["majority"] = sum(values) / len(values)
         scores["agreement"] = agreement(decoded, plan)
+        scores["summary"] = {
+            **{task.partition("_")[0]: e["strict"] for task, e in scores["tasks"].items()},
+            "mean": scores["strict"],
+            "mean, authors' rule": scores["authors"],
+        }
         return scores
 
     def table(self, scores: Mapping[str, Any]) -> str:

@@ -277,6 +277,10 @@ class Descriptions(Benchmark):
         majorities = [entry["majority"]["value"] for entry in scores["tasks"].values()]
         scores["majority"] = sum(majorities) / len(majorities)
         scores["agreement"] = agreement(decoded, plan)
+        scores["summary"] = {
+            **{name.replace("_", " "): e["strict"] for name, e in scores["tasks"].items()},
+            "mean": scores["strict"],
+        }
         return scores
 
     def table(self, scores: Mapping[str, Any]) -> str:

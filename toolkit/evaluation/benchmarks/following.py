@@ -154,6 +154,8 @@ class InstructionFollowing(Benchmark):
             if part in parts
         }
         scores["agreement"] = agreement(decoded, plan)
+        main = scores["readings"]["authors"]
+        scores["summary"] = {"IFrate": main["if_rate"], "forgetting": main["forgetting"]}
         return scores
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toolkit.evaluation.benchmarks.answers import Answers
 from toolkit.evaluation.benchmarks.base import Benchmark
 from toolkit.evaluation.benchmarks.chat import Chat
 from toolkit.evaluation.benchmarks.classification import Classification
@@ -12,6 +13,7 @@ from toolkit.evaluation.benchmarks.items import BenchmarkError, BenchmarkItem
 from toolkit.evaluation.benchmarks.judge import LocalJudge, ServedJudge
 
 __all__ = [
+    "Answers",
     "Benchmark",
     "BenchmarkError",
     "BenchmarkItem",

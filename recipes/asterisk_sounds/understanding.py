@@ -1,4 +1,4 @@
-"""Spoken language understanding on English prompts: their intents, and spoken questions on passages.
+"""Spoken language understanding on English prompts: intents, and spoken questions on passages.
 
 Intents are the families of the prompts' own keys (``vm-goodbye``: voicemail), asked for in the
 format of Dynamic-SUPERB; what the families are called is ours. Questions are those of
@@ -57,7 +57,8 @@ def write_intents(rows: Sequence[Row], folder: Path, min_items: int = 2) -> Coun
     kept = {label: n for label, n in sizes.items() if n >= min_items}
     if len(kept) < 2:
         raise ValueError(
-            f"intents: {len(kept)} families with {min_items} prompts or more of {sizes}"
+            f"intents: {len(kept)} families have {min_items} prompts or more; there are "
+            f"{dict(sizes)}"
         )
     options = sorted(kept)
     instruction = (

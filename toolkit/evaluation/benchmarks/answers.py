@@ -46,7 +46,7 @@ class Answers(Benchmark):
     instruction : str
         ``{context}``, ``{question}`` and ``{language}`` stand for the row's.
     inputs, limit, max_new_tokens, batch_size, describe
-        As for `Benchmark`. Under ``blank`` the audio is silent and what the instruction holds stays.
+        As for `Benchmark`. Under ``blank`` what the instruction holds stays.
 
     Example
     -------
@@ -132,6 +132,7 @@ class Answers(Benchmark):
 
     def table(self, scores: Mapping[str, Any]) -> str:
         metrics = list(scores["metrics"])
+        labels = {**SLOT_LABELS, "text": "its transcript (the text LLM)"}
         lines = []
         for name in scores["metrics"][metrics[0]]:
             cells = []
@@ -139,10 +140,7 @@ class Answers(Benchmark):
                 cell = with_interval(scores["metrics"][metric][name], 2)
                 rival = scores["speech_minus"][metric].get(name)
                 cells.append(f"{cell}, p {rival['p']:.3f}" if rival else cell)
-            slot = (
-                "its transcript (the text LLM)" if name == "text" else SLOT_LABELS.get(name, name)
-            )
-            lines.append([slot, *cells])
+            lines.append([labels.get(name, name), *cells])
         constant = scores["majority"]
         lines.append(
             [f"always “{constant['label']}”", *(f"{constant[metric]:.2f}" for metric in metrics)]

@@ -103,7 +103,7 @@ def test_the_script_runs_the_readmes_ablations_at_one_budget() -> None:
     assert report[:4] == ["python", "-m", "toolkit", "report"] and report[4:9] == folders
     for tag, words in zip(tags, runs, strict=True):
         arguments = parse(["run", str(RECIPE), *words[1:]])
-        assert words[0].endswith("desta2/run.sh") and arguments.seeds == [1, 2]
+        assert words[0].endswith("desta2/run.sh") and arguments.seeds == "1,2"
         config = read(*arguments.overrides)
         phase = config.phases["train"]
         assert phase.optimizer_steps == 77 and phase.max_seconds is None

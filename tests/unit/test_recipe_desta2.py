@@ -73,13 +73,14 @@ def test_benchmarks_are_about_voices_that_training_never_heard() -> None:
         assert all(annotated.count(path) == 2 for path in benchmark.manifests)
     # The model is asked as it was trained, and in questions that it never saw.
     assert benchmarks["descriptions"].pool is config.teacher.pool
-    assert config.corpora["spoken_attributes"].keywords["recorded"] > 0
+    assert config.tree["corpora"]["spoken_attributes"].value["recorded"] > 0
 
 
 def test_a_quick_run_shrinks_the_benchmarks() -> None:
     full = read()
-    (corpus,) = full.quick["corpora"].values()
-    config = load(RECIPE, [full.quick, "work=work"])
+    quick = full.tree["quick"]
+    (corpus,) = quick["corpora"].values()
+    config = load(RECIPE, [quick, "work=work"])
     assert corpus["recorded"] == 0 and "recorded" not in config.decode.benchmarks
     for name, benchmark in config.decode.benchmarks.items():
         before = full.decode.benchmarks[name]

@@ -149,5 +149,5 @@ def test_prepare_writes_what_the_recipe_reads(tmp_path, monkeypatch):
     benchmarks = config.decode.benchmarks
     assert list(benchmarks) == ["intents", "passages"]
     assert {len(b.items()) for b in benchmarks.values()} == {4, 3}
-    quick = load(RECIPE, [config.quick, f"work={tmp_path}"])
+    quick = load(RECIPE, [config.tree["quick"], f"work={tmp_path}"])
     assert quick.decode.benchmarks == {} and "asterisk_understanding" not in quick.corpora

@@ -12,7 +12,6 @@ import pytest
 from toolkit.cli.main import main
 from toolkit.config import Tagged, decode_tree, encode_tree
 from toolkit.evaluation.merge import MergeError, merge
-from toolkit.evaluation.merged_benchmarks import benchmark_tables
 from toolkit.evaluation.merged_tables import header_of, markdown, rows_of
 from toolkit.evaluation.page import page
 
@@ -242,54 +241,3 @@ def test_the_command_merges_folders(root, capsys):
     assert "tiny/mtbi_plain" in out.read_text()
     assert main(["report", str(root / "exp/tiny/mtbi/seed1/decode")]) == 1
     assert "no scores.json" in capsys.readouterr().err
-
-
-def benchmark(speech: float, **more: dict) -> dict:
-    """A benchmark's scores as its report has them, without what merging does not read."""
-    numbers = {"speech": speech, "blank": 0.25, "text": 1.0}
-    cells = {k: {"value": v, "low": v - 0.1, "high": v + 0.1} for k, v in numbers.items()}
-    none = {"speech": {"value": float("nan"), "low": 0.0, "high": 0.0}}
-    entry = {"format": "made", "n": 7, "summary": {"gender": cells, "pitch": none, **more}}
-    return {"benchmarks": {"ears": entry}}
-
-
-def add_scores(folder: Path, more: dict) -> None:
-    path = folder / "scores.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
-
-
-def test_benchmarks_of_runs_stand_side_by_side(root):
-    own = root / "exp/tiny"
-    for seed, value in ((1, 0.5), (2, 0.7), (3, 0.6)):
-        add_scores(own / f"mtbi/seed{seed}", benchmark(value))
-    add_scores(
-        own / "mtbi_plain/seed1",
-        benchmark(0.75, noise={"speech": {"value": 1.0, "low": 1.0, "high": 1.0}}),
-    )
-    # Scored before benchmarks summed themselves up.
-    add_scores(own / "mtbi_plain/seed2", {"benchmarks": {"ears": {"format": "made", "n": 7}}})
-    merged = merge([root])
-    (table,) = benchmark_tables(merged)
-    assert table.title == "ears: made"
-    assert table.header == ["run", "in the audio slot", "items", "gender", "pitch", "noise"]
-    assert table.rows[:2] == [
-        ["tiny/mtbi", "speech (this model)", "7", "0.60 ± 0.10", "-", "-"],
-        [
-            "tiny/mtbi_plain",
-            "speech (this model)",
-            "7",
-            "0.75 [0.65, 0.85]",
-            "-",
-            "1.00 [1.00, 1.00]",
-        ],
-    ]
-    assert [row[1].partition(" ")[0] for row in table.rows[2:]] == ["blanked"] * 2 + [
-        "description"
-    ] * 2
-    assert "## ears: made" in markdown(merged)
-    assert "| tiny/mtbi | speech (this model) | 7 | 0.60 ± 0.10 | - | - |" in markdown(merged)
-    assert "<h2>ears: made</h2>" in page(merged)
-
-
-def test_runs_without_benchmarks_have_no_tables(root):
-    assert benchmark_tables(merge([root])) == []

@@ -29,7 +29,7 @@ from toolkit.teachers.pool import InstructionPool
 ASPECTS: dict[str, tuple[str, ...] | None] = {
     "gender": None,
     "accent": None,
-    "pitch": ("pitch",),
+    "pitch": ("pitch", "pitched"),
     "volume": ("volume", "loudness"),
     "speaking_speed": ("speaking speed", "speech speed", "speed", "speaking rate", "pace"),
     "noise_level": (
@@ -44,9 +44,9 @@ SYNONYMS = {
         "male": ("man", "men", "masculine", "boy"),
     }
 }
-_TOKEN = re.compile(r"\w+(?:[-']\w+)*|[.,;:!?()\n]")
+_TOKEN = re.compile(r"\w+(?:'\w+)*|[.,;:!?()\n]")
 _BREAKS = frozenset(".,;!?()\n")
-_COPULAS = frozenset(("is", "was", "are", "were", "seems", "sounds", "remains", "of", ":"))
+_COPULAS = frozenset(("is", "was", "are", "were", "seems", "sounds", "remains", ":"))
 _ARTICLES = frozenset(("a", "an", "the", "his", "her", "their", "its", "very", "quite", "and"))
 #: Words between the verb and the value: "is rather on the low side".
 _REACH = 5
@@ -98,7 +98,9 @@ def named_values(
         phrases = {tuple(_TOKEN.findall(value.lower())): value for value in values}
         for value, others in SYNONYMS.get(attribute, {}).items():
             phrases |= {(word,): value for word in others if value in values}
-        phrases = dict(sorted(phrases.items(), key=lambda pair: -len(pair[0])))
+        # Longer ones first: "very high" is not "high".
+        ordered = sorted((p for p in phrases if p), key=len, reverse=True)
+        phrases = {phrase: phrases[phrase] for phrase in ordered}
         if aspects.get(attribute, ()) is None:
             found[attribute] = {value for _, _, value in _places(tokens, phrases)}
         else:
@@ -149,7 +151,8 @@ def _value_of(
         if noun not in ends:
             return None
         after = ends[noun]
-    if after < len(tokens) and tokens[after] in _COPULAS:
+    # "the noise level of the recording is low"
+    if after < len(tokens) and (tokens[after] in _COPULAS or tokens[after] == "of"):
         return _value_behind(tokens, after + 1, ends, phrases)
     return None
 

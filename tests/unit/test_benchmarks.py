@@ -202,7 +202,7 @@ OPTIONS = {
          {"noise_level": {"high"}, "reverberation": {"weak"}}),
         ("a high noise level, pitch", {"noise_level": {"high"}}),
         ("The level of noise of this recording is low.", {"noise_level": {"low"}}),
-        ("He speaks with a low pitch of the voice, high-pitched at times.", {"pitch": {"low", "high"}}),
+        ("A low pitch of the voice, high-pitched at times.", {"pitch": {"low", "high"}}),
         ("a low noise level of the recording", {"noise_level": {"low"}}),
         # A value that this attribute does not have says nothing.
         ("The reverberation is low, the speed high.", {}),

@@ -63,7 +63,7 @@ def test_benchmarks_are_about_voices_that_training_never_heard() -> None:
     config = read()
     benchmarks = config.decode.benchmarks
     assert list(benchmarks) == ["descriptions", "recorded", "questions", "following"]
-    trained = {path for name in config.sets for path in config.sets[name].manifests}
+    trained = {str(path) for name in config.sets for path in config.sets[name].manifests}
     for benchmark in benchmarks.values():
         assert benchmark.inputs == ["text", "speech", "blank"]
         assert benchmark.describe is config.describe  # what the targets were written from

@@ -35,7 +35,7 @@ def test_both_ways_give_the_same_vectors(settings):
     assert [len(v) for v in clips] == projector.output_lengths(lengths).tolist()
     assert compare(projector, frames, lengths) < 1e-4
     # The vectors depend on what is heard: equality is no accident of constants.
-    assert max(float(v.std(0).max()) for v in clips if len(v) > 1) > 1e-2
+    assert max(float(v.detach().std(0).max()) for v in clips if len(v) > 1) > 1e-2
 
 
 def test_a_difference_is_found():

@@ -25,7 +25,7 @@ from toolkit.losses import (  # noqa: E402
     ResponseCrossEntropy,
 )
 from toolkit.models import SpeechLLM  # noqa: E402
-from toolkit.pipeline.training import _leave_out_refused  # noqa: E402
+from toolkit.pipeline.training import leave_out_refused  # noqa: E402
 from toolkit.projectors import SpeechMapper  # noqa: E402
 from toolkit.segments import Span  # noqa: E402
 from toolkit.training import Phase, SpeechLLMBrain  # noqa: E402
@@ -128,15 +128,15 @@ def test_utterances_whose_tokens_do_not_fit_are_left_out_and_counted(sources, ro
     items = examples(model, [*rows, long])
     losses = {"words": EmbeddingMSE(PAD, 1.0, "content")}
     with caplog.at_level("INFO", "toolkit"):
-        _leave_out_refused("paired", items, losses, model)
+        leave_out_refused("paired", items, losses, model)
     assert [item.row.id for item in items] == [row.id for row in rows]
     assert "{'more_tokens_than_vectors': 1}" in caplog.text
     # A term that takes no part refuses nothing.
     items = examples(model, [long])
-    _leave_out_refused("paired", items, {"words": EmbeddingMSE(PAD, 0.0)}, model)
+    leave_out_refused("paired", items, {"words": EmbeddingMSE(PAD, 0.0)}, model)
     assert len(items) == 1
     with pytest.raises(RuntimeError, match="more_tokens_than_vectors"):
-        _leave_out_refused("paired", items, losses, model)
+        leave_out_refused("paired", items, losses, model)
 
 
 def test_sigma_one_runs_no_llm(sources, rows, tmp_path, no_body):

@@ -81,7 +81,7 @@ def test_vectors_and_times_of_hand_made_posteriors(llm, monkeypatch, output) -> 
 def test_heard_is_the_best_path_and_silence_is_nothing(llm, monkeypatch, collapse) -> None:
     projector = with_posteriors(small(llm, collapse=collapse), monkeypatch)
     out = projector(torch.randn(2, 1, 18, 4), FRAMES)
-    assert projector.heard(out) == [[10, 10, 11], []]
+    assert projector.heard(out, TABLE) == [[10, 10, 11], []]
 
 
 def test_without_collapse_each_speaking_frame_is_a_vector(llm, monkeypatch) -> None:

@@ -289,7 +289,8 @@ class SpeechLLM(nn.Module):
         """
         if not batch.has_speech():
             return None
-        tokens = self.projector.heard(self.project(self.encode(batch)))
+        projected = self.project(self.encode(batch))
+        tokens = self.projector.heard(projected, self.llm.embedding_table())
         if tokens is None:
             return None
         return [self.llm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]

@@ -83,10 +83,27 @@ def _audible(
     return kept
 
 
-def _leave_out_refused(
+def leave_out_refused(
     name: str, examples: list[Example], losses: Mapping[str, Loss], model: SpeechLLM
 ) -> None:
-    """Remove, and count in the log, what a loss of the phase cannot learn from."""
+    """Remove, and count in the log, what a loss of the phase cannot learn from.
+
+    Parameters
+    ----------
+    name : str
+        Of the set, for messages.
+    examples : list of Example
+        Changed in place.
+    losses : mapping of str to Loss
+        Those of zero weight refuse nothing.
+    model : SpeechLLM
+        Materialised projector; encoder and LLM may be on disk.
+
+    Raises
+    ------
+    RuntimeError
+        When nothing is left, with the counts by reason.
+    """
     asking = [
         loss
         for loss in losses.values()
@@ -145,7 +162,7 @@ def run_phase(context: RunContext, name: str) -> dict:
     rows = {e.row.id: e.row for examples in train.values() for e in examples}
     model.projector.fit(list(rows.values()), model.llm.tokenizer)
     for name_of_set, examples in (*train.items(), *valid.items()):
-        _leave_out_refused(name_of_set, examples, phase.losses, model)
+        leave_out_refused(name_of_set, examples, phase.losses, model)
     previous = context.phase_folder("pretrain")
     if name == "train" and (previous / "best").exists():
         load_best(previous, model)

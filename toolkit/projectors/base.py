@@ -189,13 +189,15 @@ class Projector(Component):
         """
         return self(frames, lengths).aux
 
-    def heard(self, output: ProjectorOutput) -> list[list[int]] | None:
+    def heard(self, output: ProjectorOutput, table: Tensor) -> list[list[int]] | None:
         """The LLM's tokens that a projector recognised, where it recognises any.
 
         Parameters
         ----------
         output : ProjectorOutput
             Of `forward`.
+        table : Tensor (V, D_llm)
+            The LLM's input embeddings.
 
         Returns
         -------

@@ -275,17 +275,27 @@ class SpeechMapper(Projector):
         """
         if self.pads == "keep":
             return output
-        pad = int(self.pad)
-        if pad < 0:
+        if int(self.pad) < 0:
             raise RuntimeError("pads: trim knows no pad token; call fit(rows, tokenizer) or load")
-        vectors, lengths = output.vectors, output.lengths
-        nearest = nearest_tokens(vectors.flatten(0, 1), table, pad).view(vectors.shape[:2])
-        ends = (nearest == pad) | ~length_mask(lengths, vectors.shape[1])
-        first = F.pad(ends, (0, 1), value=True).int().argmax(1)
-        kept = first.clamp(min=1).minimum(lengths)
+        words = self._read(output, table)[1]
+        kept = words.clamp(min=1).minimum(output.lengths)
         size = int(kept.max())
-        times = zero_beyond(output.times[:, :size], kept)
-        return ProjectorOutput(zero_beyond(vectors[:, :size], kept), kept, times, output.aux)
+        vectors, times = (zero_beyond(v[:, :size], kept) for v in (output.vectors, output.times))
+        return ProjectorOutput(vectors, kept, times, output.aux)
+
+    def heard(self, output: ProjectorOutput, table: Tensor) -> list[list[int]] | None:
+        """The nearest tokens in front of the first pad; None without `pad_token`."""
+        if int(self.pad) < 0:
+            return None
+        nearest, words = self._read(output, table)
+        return [ids[:end] for ids, end in zip(nearest.tolist(), words.tolist(), strict=True)]
+
+    def _read(self, output: ProjectorOutput, table: Tensor) -> tuple[Tensor, Tensor]:
+        """Token nearest to each vector (B, N), and how many stand in front of the first pad (B,)."""
+        vectors, pad = output.vectors, int(self.pad)
+        nearest = nearest_tokens(vectors.flatten(0, 1), table, pad).view(vectors.shape[:2])
+        ends = (nearest == pad) | ~length_mask(output.lengths, vectors.shape[1])
+        return nearest, F.pad(ends, (0, 1), value=True).int().argmax(1)
 
     def max_output_length(self, lengths: Tensor) -> Tensor:
         return strided_lengths(lengths, self.strides)

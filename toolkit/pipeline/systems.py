@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from toolkit.evaluation.decoding import read_decoded, usable
+from toolkit.evaluation.exchange import read_answers, write_items
 from toolkit.evaluation.generalisation import generalisation
 from toolkit.evaluation.plans import DecodePlan, DecodeRun
 from toolkit.evaluation.scoring import score_set
@@ -22,8 +23,6 @@ from toolkit.evaluation.systems import (
     System,
     TextSystem,
     decode_system,
-    read_answers,
-    write_items,
 )
 from toolkit.evaluation.tables import (
     generalisation_table,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from toolkit.evaluation.anchor_report import anchor_table, blocking_table
 from toolkit.evaluation.generalisation import heat_map
-from toolkit.evaluation.merge import MergeError, merge
+from toolkit.evaluation.merge import merge
 from toolkit.evaluation.page import page
+from toolkit.evaluation.runs import MergeError
 from toolkit.evaluation.tables import (
     LABELS,
     generalisation_table,

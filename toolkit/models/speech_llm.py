@@ -14,13 +14,13 @@ from toolkit.data.example import Batch
 from toolkit.encoders.base import Encoder, EncoderOutput
 from toolkit.interleavers.assemble import Assembled, assemble
 from toolkit.interleavers.base import Interleaver
-from toolkit.interleavers.slicing import select_by_time
 from toolkit.llms import generation
 from toolkit.llms.causal_lm import CausalLM
 from toolkit.llms.prompt import Prompt
 from toolkit.losses.base import LLM_NEEDS, LossInput
+from toolkit.models.spans import deal, frame_spans, vector_spans
 from toolkit.projectors.base import Projector, ProjectorOutput
-from toolkit.segments import Response, Segment, Speech
+from toolkit.segments import Response, Segment
 
 #: Needs that run the LLM on speech.
 LLM_INPUT_NEEDS = LLM_NEEDS - {"teacher_logits"}
@@ -131,51 +131,10 @@ class SpeechLLM(nn.Module):
         if encoded is None:
             return [[] for _ in batch.plans]
         if self.interleaver.cut == "after_encode":
-            return self._project_spans(batch, encoded)
-        lengths = projected.lengths.tolist()
-        speech = []
-        for plan, clips in zip(batch.plans, batch.clip_of, strict=True):
-            segments = [s for s in plan if isinstance(s, Speech)]
-            row = []
-            for order, segment in enumerate(segments):
-                # Waveforms cut before encoding make one clip per segment, whole by construction.
-                before = self.interleaver.cut == "before_encode"
-                clip = clips[order if before else segment.audio]
-                vectors = projected.vectors[clip, : lengths[clip]]
-                whole = segment.start == 0.0 and segment.end is None
-                if not before and not whole:
-                    times = projected.times[clip, : lengths[clip]]
-                    vectors = vectors[select_by_time(times, segment.start, segment.end)]
-                row.append(vectors)
-            speech.append(row)
-        return speech
-
-    def _project_spans(self, batch: Batch, encoded: EncoderOutput) -> list[list[Tensor]]:
-        rate = self.encoder.frame_rate
-        lengths = encoded.lengths.tolist()
-        cuts = []
-        for plan, clips in zip(batch.plans, batch.clip_of, strict=True):
-            for segment in (s for s in plan if isinstance(s, Speech)):
-                clip = clips[segment.audio]
-                stop = lengths[clip] if segment.end is None else round(segment.end * rate)
-                stop = min(max(stop, 1), lengths[clip])
-                start = min(round(segment.start * rate), stop - 1)
-                cuts.append(encoded.frames[clip, :, start:stop])
-        if not cuts:
-            return [[] for _ in batch.plans]
-        sizes = torch.tensor([c.shape[1] for c in cuts], device=encoded.frames.device)
-        stacked = encoded.frames.new_zeros(
-            len(cuts), encoded.frames.shape[1], int(sizes.max()), encoded.frames.shape[3]
-        )
-        for i, cut in enumerate(cuts):
-            stacked[i, :, : cut.shape[1]] = cut
-        projected = self.project(EncoderOutput(stacked, sizes))
-        kept = projected.lengths.tolist()
-        vectors = iter([projected.vectors[i, :n] for i, n in enumerate(kept)])
-        return [
-            [next(vectors) for segment in plan if isinstance(segment, Speech)]
-            for plan in batch.plans
-        ]
+            spans = frame_spans(batch, encoded, self.encoder.frame_rate)
+            return [[] for _ in batch.plans] if spans is None else deal(batch, self.project(spans))
+        # Waveforms cut before encoding make one clip per segment, whole by construction.
+        return vector_spans(batch, projected, cut=self.interleaver.cut != "before_encode")
 
     def assemble(
         self,

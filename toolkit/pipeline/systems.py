@@ -33,7 +33,7 @@ from toolkit.evaluation.tables import (
 from toolkit.llms import CausalLM
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import write_json
-from toolkit.pipeline.stages.decode import repeat_wording
+from toolkit.pipeline.topline import repeat_wording
 from toolkit.teachers import Endpoint
 from toolkit.teachers.answers import AnswerStore
 

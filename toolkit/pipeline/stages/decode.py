@@ -18,6 +18,7 @@ from toolkit.models import SpeechLLM
 from toolkit.pipeline.benchmarks import decode_benchmark
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import settings, write_json
+from toolkit.pipeline.topline import repeat_wording
 from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_tensors, read_tensors
 
 if TYPE_CHECKING:
@@ -97,13 +98,6 @@ def run(context: RunContext) -> dict:
         facts["sets"][name] = {"items": len(items), "dropped": dict(dropped), "seconds": seconds}
         log.info("%s: %d items, seconds per input %s", name, len(items), seconds)
     return facts
-
-
-def repeat_wording(context: RunContext) -> int:
-    """The wording of repetition that the text LLM obeyed best in stage 4; the first without one."""
-    path = context.exp / "topline.json"
-    wordings = json.loads(path.read_text()).get("wordings") if path.exists() else None
-    return int(min(wordings, key=wordings.get).rsplit("/", 1)[1]) if wordings else 0
 
 
 def _pretrained(context: RunContext, model: SpeechLLM, untrained: Projector) -> Projector:

@@ -18,6 +18,7 @@ from toolkit.llms import generation
 from toolkit.llms.causal_lm import CausalLM
 from toolkit.llms.prompt import Prompt
 from toolkit.losses.base import LLM_NEEDS, LossInput
+from toolkit.models.fit import check_fit
 from toolkit.models.spans import deal, frame_spans, vector_spans
 from toolkit.projectors.base import Projector, ProjectorOutput
 from toolkit.segments import Response, Segment
@@ -69,7 +70,7 @@ class SpeechLLM(nn.Module):
         prompt: Prompt,
     ) -> None:
         super().__init__()
-        _check_fit(encoder, projector, interleaver, llm)
+        check_fit(encoder, projector, interleaver, llm)
         self.encoder = encoder
         self.projector = projector
         self.interleaver = interleaver
@@ -361,33 +362,3 @@ class SpeechLLM(nn.Module):
             )
             for row in ids
         ]
-
-
-def _check_fit(
-    encoder: Encoder, projector: Projector, interleaver: Interleaver, llm: CausalLM
-) -> None:
-    pairs = (
-        ("projector.input_dim", projector.input_dim, "encoder.dim", encoder.dim),
-        ("projector.output_dim", projector.output_dim, "llm.dim", llm.dim),
-        (
-            "projector.input_layers",
-            projector.input_layers,
-            "encoder.num_layers",
-            encoder.num_layers,
-        ),
-    )
-    for left, a, right, b in pairs:
-        if a != b:
-            raise ValueError(f"{left} is {a} but {right} is {b}: write `{left}: !ref <{right}>`")
-    if interleaver.cut == "after_encode" and getattr(projector, "pads", "keep") == "trim":
-        raise ValueError(
-            "`pads: trim` looks at a clip's vectors as a whole, but `cut: after_encode` projects it"
-            " span by span: use `pads: keep` or `cut: after_project`"
-        )
-    cuts_by_time = interleaver.needs_words and interleaver.cut == "after_project"
-    if cuts_by_time and not projector.has_times:
-        raise ValueError(
-            f"{type(interleaver).__name__} cuts by time, but the vectors of "
-            f"{type(projector).__name__} have no times: use a time-synchronous projector or "
-            "`cut: before_encode`"
-        )

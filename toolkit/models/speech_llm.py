@@ -95,10 +95,22 @@ class SpeechLLM(nn.Module):
         with nullcontext() if trains else torch.no_grad():
             return self.encoder(batch.waveforms, batch.wave_lengths)
 
-    def project(self, encoded: EncoderOutput) -> ProjectorOutput:
-        """Vectors of the clips in the LLM's embedding space; the projector keeps its own dtype."""
-        dtype = next(self.projector.parameters()).dtype
-        return self.projector(encoded.frames.to(dtype), encoded.lengths)
+    def project(self, encoded: EncoderOutput, aux: bool = True) -> ProjectorOutput:
+        """Vectors of the clips in the LLM's embedding space; the projector keeps its own dtype.
+
+        Parameters
+        ----------
+        encoded : EncoderOutput
+        aux : bool
+            Whether the projector's named extras are wanted too.
+
+        Returns
+        -------
+        ProjectorOutput
+        """
+        frames = encoded.frames.to(next(self.projector.parameters()).dtype)
+        run = self.projector if aux else self.projector.vectors
+        return run(frames, encoded.lengths)
 
     def project_aux(self, encoded: EncoderOutput) -> ProjectorOutput:
         """The projector's named extras alone; no vectors are made."""
@@ -133,7 +145,9 @@ class SpeechLLM(nn.Module):
             return [[] for _ in batch.plans]
         if self.interleaver.cut == "after_encode":
             spans = frame_spans(batch, encoded, self.encoder.frame_rate)
-            return [[] for _ in batch.plans] if spans is None else deal(batch, self.project(spans))
+            if spans is None:
+                return [[] for _ in batch.plans]
+            return deal(batch, self.project(spans, aux=False))
         # Waveforms cut before encoding make one clip per segment, whole by construction.
         return vector_spans(batch, projected, cut=self.interleaver.cut != "before_encode")
 
@@ -175,7 +189,7 @@ class SpeechLLM(nn.Module):
             out.frames, out.frame_lengths = encoded.frames, encoded.lengths
         cuts_frames = self.interleaver.cut == "after_encode"
         if hears and ("vectors" in needs or (needs & LLM_INPUT_NEEDS and not cuts_frames)):
-            out.projected = self.project(encoded)
+            out.projected = self.project(encoded, aux="aux" in needs)
         elif hears and "aux" in needs:
             out.projected = self.project_aux(encoded)
         if needs & LLM_INPUT_NEEDS:
@@ -206,7 +220,7 @@ class SpeechLLM(nn.Module):
         if batch.has_speech():
             encoded = self.encode(batch)
             cuts_frames = self.interleaver.cut == "after_encode"
-            projected = None if cuts_frames else self.project(encoded)
+            projected = None if cuts_frames else self.project(encoded, aux=False)
             # The table of some LLMs is computed when it is asked for.
             if projected is not None and type(self.projector).finish is not Projector.finish:
                 projected = self.projector.finish(projected, self.llm.embedding_table())

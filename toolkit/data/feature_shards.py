@@ -1,4 +1,7 @@
-"""Files of the feature cache: shards, an index and a lock per writer, whole after any kill."""
+"""Files of the feature cache: shards, an index and a lock per writer, whole after any kill.
+
+A line of an index is a clip's ``key``, its ``shard`` (file name) and its number of ``frames``.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from toolkit.data.files import whole_json_lines
+
 _SHARD = re.compile(r"(rank\d+)-(\d+)\.safetensors")
-
-
-def entries(index: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of an index; the end of the last one may be missing while a writer is at work.
-
-    Parameters
-    ----------
-    index : Path
-
-    Yields
-    ------
-    dict
-        ``key``, ``shard`` (file name) and ``frames`` (number of them) of a clip.
-    """
-    with open(index, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
 
 
 @contextmanager
@@ -137,15 +123,7 @@ def remove_leftovers(folder: Path, name: str) -> None:
     name : str
         Of the writer; no process may be writing as it, but the caller's.
     """
-    index = folder / f"{name}.jsonl"
-    known = set()
-    if index.is_file():
-        content = index.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with open(index, "r+b") as file:
-                file.truncate(len(whole))
-        known = {entry["shard"] for entry in entries(index)}
+    known = {entry["shard"] for entry in whole_json_lines(folder / f"{name}.jsonl")}
     for path in folder.glob(f".{name}-*.partial"):
         path.unlink(missing_ok=True)
     for path in folder.glob(f"{name}-*.safetensors"):

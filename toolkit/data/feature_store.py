@@ -16,13 +16,13 @@ from torch import Tensor
 
 from toolkit.component import parse_dtype
 from toolkit.data.feature_shards import (
-    entries,
     locked,
     next_number,
     remove_leftovers,
     remove_other_leftovers,
     write_shard,
 )
+from toolkit.data.files import json_lines_so_far
 
 if TYPE_CHECKING:
     from toolkit.encoders.base import Encoder
@@ -92,7 +92,7 @@ class FeatureCache:
         self._index: dict[str, tuple[str, int]] = {}
         shards = {path.name for path in self.folder.glob("rank*.safetensors")}
         for index in sorted(self.folder.glob("rank*.jsonl")):
-            for entry in entries(index):
+            for entry in json_lines_so_far(index):
                 if entry["shard"] in shards:
                     self._index[entry["key"]] = (entry["shard"], entry["frames"])
 

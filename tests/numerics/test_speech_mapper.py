@@ -26,7 +26,7 @@ from toolkit.losses import (  # noqa: E402
 )
 from toolkit.models import SpeechLLM  # noqa: E402
 from toolkit.pipeline.training import leave_out_refused  # noqa: E402
-from toolkit.projectors import SpeechMapper  # noqa: E402
+from toolkit.projectors import CTCEmbedding, SpeechMapper  # noqa: E402
 from toolkit.segments import Span  # noqa: E402
 from toolkit.training import Phase, SpeechLLMBrain  # noqa: E402
 from toolkit.training.record import read_lines  # noqa: E402
@@ -92,6 +92,36 @@ def train(model, rows, folder, losses, steps=3, **settings) -> tuple[list[dict],
     )  # fmt: skip
     brain.fit()
     return read_lines(folder / "train_log.jsonl"), brain
+
+
+@pytest.mark.parametrize(
+    ("needs", "runs"),
+    [
+        ({"vectors", "embedding_table"}, 0),
+        ({"logits"}, 0),
+        ({"aux"}, 1),
+        ({"vectors", "aux"}, 1),
+        ({"logits", "aux"}, 1),
+    ],
+)
+@torch.no_grad()
+def test_a_ctc_head_runs_only_where_its_scores_are_asked_for(sources, rows, needs, runs):
+    dim = CausalLM(sources[1]).dim
+    head = CTCEmbedding(
+        32, dim, embeddings=sources[1], hidden_dim=16, num_layers=0, strides=[1],
+        vocabulary=[3, 7, 9],
+    )  # fmt: skip
+    model = build(sources, ctc=head)
+    ran = []
+    head.network.register_forward_hook(lambda *_: ran.append(True))
+    collator = Collator(model.prompt, model.interleaver, model.llm.tokenizer)
+    batch, _ = collator(examples(model, rows))
+    out = model(batch, frozenset(needs))
+    assert len(ran) == runs
+    assert ("ctc_log_probs" in out.projected.aux) == bool(runs)
+    model.llm_input(batch)
+    model.generate(collator.for_decoding(examples(model, rows)[:1]), max_new_tokens=2)
+    assert len(ran) == runs  # what the LLM answers to has no scores
 
 
 def paper_loss(alpha=5.0, gamma=100.0, scale=1.0):

@@ -190,6 +190,7 @@ def test_a_ctc_head_scores_the_frames_behind_the_first_block(llm_folder):
     assert out.aux["ctc_vocabulary"].tolist() == [3, 7, 9]
     alone = projector.aux(frames, lengths)
     assert torch.equal(alone["ctc_log_probs"], out.aux["ctc_log_probs"])
+    assert projector.vectors(frames, lengths).aux == {}
     # A warm start reaches the head and the first block, and nothing behind.
     alone["ctc_log_probs"][..., 1].sum().backward()
     reached = {name.split(".")[0] + "." + name.split(".")[1]

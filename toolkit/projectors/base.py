@@ -189,6 +189,21 @@ class Projector(Component):
         """
         return self(frames, lengths).aux
 
+    def vectors(self, frames: Tensor, lengths: Tensor) -> ProjectorOutput:
+        """The vectors alone, where nothing asks for the named extras.
+
+        Parameters
+        ----------
+        frames : Tensor (B, L, T, D), float
+        lengths : Tensor (B,), int64
+
+        Returns
+        -------
+        ProjectorOutput
+            As of `forward`; cheaper, and with an empty ``aux``, where a projector overrides it.
+        """
+        return self(frames, lengths)
+
     def heard(self, output: ProjectorOutput, table: Tensor) -> list[list[int]] | None:
         """The LLM's tokens that a projector recognised, where it recognises any.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.data.fields import prompt_fields, row_value
 from toolkit.data.manifest import Row
-from toolkit.data.sets import prompt_fields, row_value
 from toolkit.teachers.checks import Check
 
 #: Tasks whose right answer is the transcript.

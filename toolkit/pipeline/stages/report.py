@@ -10,8 +10,9 @@ from pathlib import Path
 
 from toolkit.evaluation.anchor_report import anchor_table, blocking_table
 from toolkit.evaluation.generalisation import heat_map
-from toolkit.evaluation.merge import MergeError, merge
+from toolkit.evaluation.merge import merge
 from toolkit.evaluation.page import page
+from toolkit.evaluation.runs import MergeError
 from toolkit.evaluation.tables import (
     LABELS,
     generalisation_table,
@@ -23,6 +24,7 @@ from toolkit.evaluation.tables import (
 )
 from toolkit.evaluation.text_regression import regression_table
 from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.topline import best_wording
 
 log = logging.getLogger("toolkit")
 
@@ -111,7 +113,7 @@ def render(title: str, runs: list[Path]) -> str:
         ]
         wordings = topline["wordings"]
         if wordings:
-            best = min(wordings, key=wordings.get)
+            best = best_wording(wordings)
             lines += [
                 f"Repetitions are asked for in wording {best}, in which the text LLM errs least on "
                 f"the development set (WER {wordings[best]:.3f}; the worst of "

@@ -147,7 +147,7 @@ def prepare(
     train, dev, test : int
         Generated utterances.
     recorded : int
-        Recorded prompts of each of the five languages, 0 for none.
+        Recorded prompts of each of the five languages; with 0 the manifest is empty.
     recorded_genders : mapping of str to str, optional
         Language to the gender of its recorded speaker; by default the letter in the package's own
         folder name (``en_US_f_Allison``).
@@ -193,6 +193,9 @@ def prepare(
     report.facts["Disjoint"] = assert_disjoint(kept)
     if real:
         rows[RECORDED] = real
+    else:
+        # Empty, so that a recipe may name it whether or not recordings are asked for.
+        write_manifest(root / f"{RECORDED}.jsonl", [])
     for part, listed in rows.items():
         report.manifests[part] = root / f"{part}.jsonl"
         write_manifest(report.manifests[part], listed)

@@ -80,6 +80,10 @@ def check(words: list[str]) -> None:
     if program.endswith("run.sh"):
         corpus, method = Path(program).parts[-3:-1]
         check_toolkit(["run", f"recipes/{corpus}/{method}/train.yaml", *rest])
+    elif program.endswith("ablations.sh"):
+        recipe = "/".join(Path(program).parts[-3:-1])
+        assert rest[0].isdigit(), f"{program}: the number of steps comes first"
+        check_toolkit(["run", f"recipes/{recipe}/train.yaml", *rest[1:]])
     elif program == "toolkit":
         check_toolkit(rest)
     elif program in ("python", "python3") and rest[:2] == ["-m", "toolkit"]:
@@ -90,6 +94,8 @@ def check(words: list[str]) -> None:
             script.parser().parse_args(rest[1:])
         else:
             assert not rest[1:]
+    elif program in ("python", "python3") and rest[:1] == ["-m"] and rest[1].startswith("toolkit."):
+        assert importlib.util.find_spec(rest[1]), f"no module {rest[1]}"
     elif program in ("python", "python3"):
         assert rest[:2] in (["-m", "pytest"], ["-m", "pip"], ["-m", "venv"]), " ".join(words)
         check_pip(rest)

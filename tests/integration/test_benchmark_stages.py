@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conftest import copy_until
 
-from toolkit.data.manifest import read_manifest
+from toolkit.data.manifest import read_manifest, write_manifest
 from toolkit.evaluation.benchmarks import write_embedded
 
 BENCHMARKS = """decode.benchmarks={
@@ -17,6 +17,10 @@ BENCHMARKS = """decode.benchmarks={
     following: !new:toolkit.evaluation.benchmarks.InstructionFollowing
         {path: sets/speech_ifeval, inputs: [text, speech, blank, shuffled],
          max_new_tokens: 3},
+    descriptions: !new:toolkit.evaluation.benchmarks.Descriptions
+        {path: described.jsonl, describe: !new:toolkit.teachers.SeedTranscript {},
+         pool: !new:toolkit.teachers.DescriptionPool {}, attributes: [gender, pitch],
+         limit: 3, max_new_tokens: 3},
     chat: !new:toolkit.evaluation.benchmarks.Chat {path: sets/air_bench_chat, max_new_tokens: 3}}"""
 
 
@@ -28,17 +32,21 @@ def test_benchmarks_through_the_stages(finished, stages, tmp_path):
         for i, row in enumerate(rows)
     ]
     write_embedded(described, tmp_path / "sets", per_task=4)
+    write_manifest(tmp_path / "described.jsonl", described)
     overrides = [" ".join(BENCHMARKS.split())]
     context = stages(8, 10, overrides=overrides, force=True)
     scores = json.loads((context.exp / "scores.json").read_text())
-    assert set(scores["benchmarks"]) == {"classes", "following", "chat"}
+    assert set(scores["benchmarks"]) == {"classes", "following", "descriptions", "chat"}
     classes = scores["benchmarks"]["classes"]
     assert classes["n"] == 4 and set(classes["strict"]) == {"text", "speech", "blank"}
     assert "shuffled" in scores["benchmarks"]["following"]["agreement"]
     report = Path(context.exp, "RESULTS.md").read_text()
     assert "## classes: classification (Dynamic-SUPERB format) (4 items" in report
+    assert set(scores["benchmarks"]["descriptions"]["tasks"]) == {"gender", "pitch"}
+    assert "## descriptions: attributes that descriptions name (3 items" in report
+    assert report.count("ROUGE-L to the text LLM's answer") == 2
     files = sorted(p for p in (context.exp / "decode").glob("benchmark-*.jsonl"))
-    assert len(files) == 3 + 4 + 3
+    assert len(files) == 3 + 4 + 3 + 3
     text = json.loads((context.exp / "decode/benchmark-chat.text.jsonl").read_text().split("\n")[0])
     assert text["transcript"].startswith("[00:00:00 - ")  # the LLM read the description
     # Decoded by the same weights and settings: nothing is asked again.

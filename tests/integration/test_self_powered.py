@@ -187,6 +187,29 @@ def test_exports_side_by_side_from_the_command_line(runs: Path, capsys, monkeypa
     assert len(list(Path("side").glob("heat_*.png"))) == 3 and Path("side/ratio.png").exists()
 
 
+def test_exports_of_two_methods_side_by_side(runs: Path, finished, capsys, monkeypatch) -> None:
+    """Another projector, interleaver and prompt: each export brings its own."""
+    monkeypatch.chdir(runs.parents[2])
+    exports = [
+        str(finished / "work/exp/tiny/mtbi/seed1/export"),
+        str(RUNS / "self_powered/seed1/export"),
+    ]
+    manifest = "work/data/tiny/test.jsonl"
+    options = ["--clips", "2", "--bands", "2", "--max-new-tokens", "4", "--out", "methods"]
+    assert main(["anchor-bias", manifest, *exports, *options]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(Path("methods/anchor_bias.json").read_text())
+    assert list(found) == ["mtbi", "self_powered"]
+    mtbi, own = (found[name] for name in found)
+    # The same clips, tasks and LLM as published; a frozen LLM has no third branch.
+    assert (mtbi["items"], mtbi["tasks"]) == (own["items"], own["tasks"])
+    assert set(mtbi["attention"]) == {"speech", "text"}
+    assert set(own["attention"]) == {"speech", "text", "own text"}
+    assert "- mtbi: " in printed and "- self_powered: " in printed
+    page = Path("methods/anchor_bias.md").read_text()
+    assert all(name in page for name in ("heat_mtbi.png", "heat_self_powered.png", "ratio.png"))
+
+
 def test_a_fully_trained_export_differs_from_its_source(runs: Path, monkeypatch) -> None:
     monkeypatch.chdir(runs.parents[2])
     loaded = SpeechLLM.from_pretrained(RUNS / "self_powered_full/seed1/export")

@@ -252,6 +252,13 @@ def test_tables_and_pictures(result, tmp_path) -> None:
     value = result["attention"]["speech"]["all"]["overall"]["ratio"]["value"]
     assert f"{value:.3f}" in anchor_table(results)
     assert f"{result['blocking']['text']['slot'][1]:+.3f}" in blocking_table(results)
+    gap = result["against_text"]["all"]["ratio"]
+    lines = [line for line in anchor_table(results).splitlines() if line.startswith("- ")]
+    assert [line.partition(":")[0] for line in lines] == ["- one", "- two/b"]
+    assert all(f" / {gap['difference']:+.3f} (p {gap['p']:.3f}) / " in line for line in lines)
+    both = {name: result["attention"][name]["all"]["overall"]["ratio"]["value"]
+            for name in ("speech", "text")}  # fmt: skip
+    assert gap["difference"] == pytest.approx(both["speech"] - both["text"], abs=1e-6)
     text = (tmp_path / "anchor_bias.md").read_text()
     assert "heat_two_b.png" in text and "Layers of the bands: one: 0-0, 1-1" in text
 

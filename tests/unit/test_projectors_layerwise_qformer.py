@@ -116,3 +116,21 @@ def test_bad_settings_are_named() -> None:
         LayerwiseQFormer(9, 4, num_heads=2)
     with pytest.raises(ValueError, match="num_queries"):
         LayerwiseQFormer(8, 4, num_queries=0)
+
+
+def test_layer_weights_are_drawn_on_a_scale_that_does_not_exaggerate(tmp_path) -> None:
+    import matplotlib.image
+
+    from toolkit.training import draw_layer_weights
+
+    def colours(spread: float) -> float:
+        """How far from grey the map is drawn, for weights so far from uniform."""
+        row = [0.5 - spread, 0.5 + spread]
+        path = draw_layer_weights([row, row[::-1]], ["0", "1"], tmp_path / "drawn" / "w.png")
+        pixels = matplotlib.image.imread(path)[..., :3]
+        # The map itself, without the colour bar beside it.
+        height, width = pixels.shape[:2]
+        drawn = pixels[height // 4 : height // 2, width // 4 : width // 2]
+        return float((drawn.max(-1) - drawn.min(-1)).max())
+
+    assert colours(0.001) < 0.1 < 0.5 < colours(0.05) == pytest.approx(colours(0.4), abs=0.02)

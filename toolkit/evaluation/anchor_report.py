@@ -20,7 +20,7 @@ _STYLES = {"speech": "-", "text": "--", "own text": ":"}
 
 
 def anchor_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every branch of every model as a row.
+    """Every branch of every model as a row, and speech against text of each model.
 
     Parameters
     ----------
@@ -54,7 +54,19 @@ def anchor_table(results: Mapping[str, Mapping[str, Any]]) -> str:
                 f"{swap['first']['value']:.2f} / {swap['all']['value']:.2f}",
             ]
             lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "Anchor ratio of speech minus that of the transcript in the same slot, first token / all "
+        "tokens / all tokens by density (p: paired bootstrap over clips):",
+        "",
+        *(f"- {model}: {_against(result['against_text'])}" for model, result in results.items()),
+    ]
     return "\n".join(lines)
+
+
+def _against(found: Mapping[str, Any]) -> str:
+    looks = (found["first"]["ratio"], found["all"]["ratio"], found["all"]["density_ratio"])
+    return " / ".join(f"{look['difference']:+.3f} (p {look['p']:.3f})" for look in looks)
 
 
 def blocking_table(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolkit.evaluation.merge import METRICS, Cell, Merged
+from toolkit.evaluation.merged_benchmarks import benchmark_tables
 from toolkit.evaluation.tables import LABELS
 
 
@@ -99,4 +100,9 @@ def markdown(merged: Merged) -> str:
                 for row in rows_of(merged, name, kind)
             ]
             lines.append("")
+    for table in benchmark_tables(merged):
+        lines += [f"## {table.title}", "", "| " + " | ".join(table.header) + " |"]
+        lines += ["|---" * len(table.header) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+        lines.append("")
     return "\n".join(lines)

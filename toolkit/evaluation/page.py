@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from toolkit.evaluation.merge import METRICS, Merged
+from toolkit.evaluation.merged_benchmarks import benchmark_tables
 from toolkit.evaluation.merged_tables import EXPLANATION, header_of, rows_of
 from toolkit.evaluation.tables import LABELS
 
@@ -189,6 +190,8 @@ def page(merged: Merged, title: str = "Results") -> str:
                     f"<details><summary>In the audio slot: {escape(label)}</summary>{table}"
                     "</details>"
                 )
+    for table in benchmark_tables(merged):
+        parts += [f"<h2>{escape(table.title)}</h2>", html_table(table.header, table.rows)]
     curves = []
     for group in merged.groups:
         for run in group.runs:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from toolkit.evaluation.plans import INPUTS, OTHER_PROJECTORS, DecodeItem
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
 from toolkit.evaluation.statistics import paired_bootstrap
+from toolkit.evaluation.tables import LABELS, with_interval
 from toolkit.text import rouge_l
 
 #: Input -> item id -> decoded row (``answer``, ``nll``, ``tokens`` and more).
 Decoded = Mapping[str, Mapping[str, Mapping[str, Any]]]
+#: What stands in the audio slot, in the words of the tables.
+SLOT_LABELS = {**LABELS, "text": "description (the text LLM)"}
 
 
 class Benchmark(ABC):
@@ -42,6 +46,10 @@ class Benchmark(ABC):
         Items of each group, spread evenly.
     max_new_tokens : int
     batch_size : int
+    describe : callable (Row) -> str, optional
+        What the text LLM reads of a clip whose attributes a manifest knows, such as the
+        `toolkit.teachers.SeedTranscript` that targets were written from; the benchmark's own
+        description by default.
 
     Raises
     ------
@@ -60,6 +68,7 @@ class Benchmark(ABC):
         limit: int | None = None,
         max_new_tokens: int = 64,
         batch_size: int = 16,
+        describe: Callable[[Row], str] | None = None,
     ) -> None:
         known = [name for name in INPUTS if name not in OTHER_PROJECTORS]
         unknown = [name for name in inputs if name not in known]
@@ -71,6 +80,7 @@ class Benchmark(ABC):
         self.limit = limit
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
+        self.describe = describe
 
     @abstractmethod
     def read(self) -> list[BenchmarkItem]:
@@ -95,7 +105,8 @@ class Benchmark(ABC):
         Returns
         -------
         dict
-            JSON values.
+            JSON values: ``n``; ``summary`` (label -> input -> value with interval), by which runs
+            are laid side by side; and the benchmark's own.
         """
 
     @abstractmethod
@@ -152,7 +163,9 @@ class Benchmark(ABC):
         out = []
         for item in items:
             row = rows[item.audio]
-            row = as_text(row, item.description) if source == "text" else row
+            if source == "text":
+                own = self.describe is not None and row.attributes
+                row = as_text(row, self.describe(row) if own else item.description)
             out.append(item.decode_item(row, name))
         return out
 
@@ -197,6 +210,38 @@ def agreement(decoded: Decoded, plan: ScorePlan) -> dict[str, dict]:
         losses = [(row["nll"], row["tokens"]) for row in rows.values() if row["tokens"]]
         out[name] = {"rouge_l": interval(pairs, plan), "nll_per_token": interval(losses, plan)}
     return out
+
+
+def agreement_table(scores: Mapping[str, Mapping]) -> str:
+    """What `agreement` found, as Markdown.
+
+    Parameters
+    ----------
+    scores : mapping of str to dict
+
+    Returns
+    -------
+    str
+        Empty where there is nothing but text.
+
+    Example
+    -------
+    >>> same = {"value": 0.0, "low": 0.0, "high": 0.0}
+    >>> print(agreement_table({"blank": {"rouge_l": same, "nll_per_token": same}}).splitlines()[-1])
+    | blanked audio (control) | 0.000 [0.000, 0.000] | 1.00 [1.00, 1.00] |
+    """
+    if not scores:
+        return ""
+    lines = []
+    for name, entry in scores.items():
+        perplexity = {
+            key: value if value is None or math.isnan(value) else math.exp(value)
+            for key, value in entry["nll_per_token"].items()
+        }
+        agreed = with_interval(entry["rouge_l"])
+        lines.append([SLOT_LABELS.get(name, name), agreed, with_interval(perplexity, 2)])
+    header = ["in the audio slot", "ROUGE-L to the text LLM's answer", "perplexity of its answer"]
+    return markdown(header, lines)
 
 
 def macro(groups: Mapping[str, Sequence[float]]) -> list[tuple[float, float]]:

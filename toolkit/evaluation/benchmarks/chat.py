@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.rows import Row
 from toolkit.evaluation.benchmarks.base import (
+    SLOT_LABELS,
     Benchmark,
     Decoded,
     against,
@@ -29,7 +31,7 @@ from toolkit.evaluation.benchmarks.items import BenchmarkError, BenchmarkItem, t
 from toolkit.evaluation.benchmarks.judge import Judge, Messages, two_scores
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.tables import LABELS, with_interval
+from toolkit.evaluation.tables import with_interval
 
 #: Tasks of the benchmark -> the categories it reports.
 CATEGORIES = {
@@ -121,7 +123,7 @@ class Chat(Benchmark):
         Folder with ``Chat_meta.json``.
     categories : sequence of str, optional
         Out of speech, sound, music, speech and sound, speech and music; all by default.
-    manifests, inputs, limit, max_new_tokens, batch_size
+    manifests, inputs, limit, max_new_tokens, batch_size, describe
         As for `Benchmark`.
     """
 
@@ -136,8 +138,9 @@ class Chat(Benchmark):
         limit: int | None = None,
         max_new_tokens: int = 128,
         batch_size: int = 16,
+        describe: Callable[[Row], str] | None = None,
     ) -> None:
-        super().__init__(path, manifests, inputs, limit, max_new_tokens, batch_size)
+        super().__init__(path, manifests, inputs, limit, max_new_tokens, batch_size, describe)
         self.categories = None if categories is None else list(categories)
 
     def read(self) -> list[BenchmarkItem]:
@@ -177,6 +180,7 @@ class Chat(Benchmark):
     def score(self, items: list[BenchmarkItem], decoded: Decoded, plan: ScorePlan) -> dict:
         scores: dict[str, Any] = {"kind": "chat", "n": len(items), "judged": False}
         scores["agreement"] = agreement(decoded, plan)
+        scores["summary"] = {"ROUGE-L": {n: e["rouge_l"] for n, e in scores["agreement"].items()}}
         if plan.judge is None:
             return scores
         verdicts = {
@@ -205,6 +209,7 @@ class Chat(Benchmark):
                 },
             }
         scores["speech_minus"] = against(pairs, plan)
+        scores["summary"]["score"] = {n: e["score"] for n, e in scores["inputs"].items()}
         return scores
 
     def table(self, scores: Mapping[str, Any]) -> str:
@@ -216,7 +221,7 @@ class Chat(Benchmark):
             )
         lines = [
             [
-                LABELS.get(name, name) if name != "text" else "description (the text LLM)",
+                SLOT_LABELS.get(name, name),
                 *(with_interval(entry[key], 2) for key in ("score", "reference", "wins")),
             ]
             for name, entry in scores["inputs"].items()

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.rows import Row
 from toolkit.evaluation.benchmarks.base import (
+    SLOT_LABELS,
     Benchmark,
     Decoded,
     against,
@@ -25,7 +27,8 @@ from toolkit.evaluation.benchmarks.base import (
 from toolkit.evaluation.benchmarks.items import BenchmarkError, BenchmarkItem, text_field
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.tables import LABELS, with_interval
+from toolkit.evaluation.statistics import by_unit
+from toolkit.evaluation.tables import with_interval
 from toolkit.text import normaliser
 
 
@@ -107,7 +110,7 @@ class Classification(Benchmark):
     split : str
     transcript_text : bool
         Add an entry's ``text`` to the question, as the benchmark's baselines do.
-    manifests, inputs, limit, max_new_tokens, batch_size
+    manifests, inputs, limit, max_new_tokens, batch_size, describe
         As for `Benchmark`.
 
     Notes
@@ -128,8 +131,9 @@ class Classification(Benchmark):
         limit: int | None = None,
         max_new_tokens: int = 24,
         batch_size: int = 16,
+        describe: Callable[[Row], str] | None = None,
     ) -> None:
-        super().__init__(path, manifests, inputs, limit, max_new_tokens, batch_size)
+        super().__init__(path, manifests, inputs, limit, max_new_tokens, batch_size, describe)
         self.tasks = None if tasks is None else list(tasks)
         self.split = split
         self.transcript_text = transcript_text
@@ -216,19 +220,26 @@ class Classification(Benchmark):
                 entry[rule] = {name: interval(p, plan) for name, p in pairs.items()}
                 entry[f"{rule}_speech_minus"] = against(pairs, plan)
             scores["tasks"][task] = entry
+        # Several tasks may ask about one clip: clips are resampled.
+        units = [item.audio for own in tasks.values() for item in own]
         for rule, found in correct.items():
-            pairs = {name: macro(groups) for name, groups in found.items()}
+            pairs = {name: by_unit(units, macro(groups)) for name, groups in found.items()}
             scores[rule] = {name: interval(p, plan) for name, p in pairs.items()}
             scores[f"{rule}_speech_minus"] = against(pairs, plan)
         values = [entry["majority"]["value"] for entry in scores["tasks"].values()]
         scores["majority"] = sum(values) / len(values)
         scores["agreement"] = agreement(decoded, plan)
+        scores["summary"] = {
+            **{task.partition("_")[0]: e["strict"] for task, e in scores["tasks"].items()},
+            "mean": scores["strict"],
+            "mean, authors' rule": scores["authors"],
+        }
         return scores
 
     def table(self, scores: Mapping[str, Any]) -> str:
         names = list(scores["strict"])
         header = ["task", "n", "majority class"]
-        header += [f"{LABELS.get(n, n)}, strict" for n in names]
+        header += [f"{SLOT_LABELS.get(n, n)}, strict" for n in names]
         header += ["speech, authors' rule", "audio adds (strict, p)"]
         lines = []
         for task, e in [*scores["tasks"].items(), ("mean of tasks", scores)]:

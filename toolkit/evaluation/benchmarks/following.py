@@ -8,15 +8,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.rows import Row
 from toolkit.evaluation.benchmarks.base import (
+    SLOT_LABELS,
     Benchmark,
     Decoded,
     against,
     agreement,
+    agreement_table,
     macro,
     markdown,
 )
@@ -31,7 +34,7 @@ from toolkit.evaluation.benchmarks.items import (
 from toolkit.evaluation.benchmarks.judge import demonstrates_reasoning
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.tables import LABELS, with_interval
+from toolkit.evaluation.tables import with_interval
 from toolkit.text import word_errors
 
 CLOSED, CREATIVE, REASONING, PLAIN = "closed-ended", "creative", "chain of thought", "unconstrained"
@@ -58,7 +61,7 @@ class InstructionFollowing(Benchmark):
     parts : sequence of str, optional
         Out of closed-ended, creative, chain of thought, unconstrained; those whose file is there by
         default.
-    manifests, inputs, limit, max_new_tokens, batch_size
+    manifests, inputs, limit, max_new_tokens, batch_size, describe
         As for `Benchmark`. The authors let models write 2,048 new tokens.
     """
 
@@ -73,8 +76,9 @@ class InstructionFollowing(Benchmark):
         limit: int | None = None,
         max_new_tokens: int = 128,
         batch_size: int = 16,
+        describe: Callable[[Row], str] | None = None,
     ) -> None:
-        super().__init__(path, manifests, inputs, limit, max_new_tokens, batch_size)
+        super().__init__(path, manifests, inputs, limit, max_new_tokens, batch_size, describe)
         unknown = sorted(set(parts or ()) - set(FILES))
         if unknown:
             raise ValueError(f"parts: unknown {unknown}; there are {', '.join(FILES)}")
@@ -150,6 +154,8 @@ class InstructionFollowing(Benchmark):
             if part in parts
         }
         scores["agreement"] = agreement(decoded, plan)
+        main = scores["readings"]["authors"]
+        scores["summary"] = {"IFrate": main["if_rate"], "forgetting": main["forgetting"]}
         return scores
 
     @staticmethod
@@ -241,7 +247,7 @@ class InstructionFollowing(Benchmark):
             forgetting = main["forgetting"].get(name)
             lines.append(
                 [
-                    LABELS.get(name, name) if name != "text" else "description (the text LLM)",
+                    SLOT_LABELS.get(name, name),
                     *(with_interval(main["parts"][name][p], 2) for p in parts),
                     with_interval(main["if_rate"][name], 2),
                     with_interval(careful["if_rate"][name], 2),
@@ -252,4 +258,4 @@ class InstructionFollowing(Benchmark):
         text = markdown(header, lines)
         if scores["left_out"]:
             text += f"\n\nWithout a judge, so not in IFrate: {', '.join(scores['left_out'])}."
-        return text
+        return f"{text}\n\n{agreement_table(scores['agreement'])}"

@@ -114,7 +114,6 @@ class SpeechLLMBrain(speechbrain.Brain):
         missing = [name for name in phase.data if name not in train_examples]
         if missing:
             raise ValueError(f"phase: data names {missing}, given are {sorted(train_examples)}")
-        self.ranks = Ranks()
         self.model = model
         self.phase = phase
         self.collator = collator
@@ -129,6 +128,7 @@ class SpeechLLMBrain(speechbrain.Brain):
         check_text_branch(self.groups, phase)
         self.named = [pair for named in self.groups.values() for pair in named]
         self.parameters = [parameter for _, parameter in self.named]
+        self.ranks = Ranks(self.parameters[0].device)
         self.table = parameter_table(modules, self.groups)
         super().__init__(
             modules=modules,

@@ -90,7 +90,7 @@ def options_of(arguments: Namespace) -> RunOptions:
 
     given = vars(arguments)
     same = ("recipe", "overrides", "work", "tag", "quick", "user_dir")
-    own = ("stage", "stop_stage", "dry_run", "force")
+    own = ("stage", "stop_stage", "dry_run", "force", "reuse")
     options = {name: given[name] for name in (*same, *own) if name in given}
     seeds = parse_seeds(given.get("seeds", ""))
     # A plan is printed without asking the machine what it has, which takes seconds.

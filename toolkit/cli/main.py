@@ -219,6 +219,12 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--launch", type=Path, help="conf/slurm.yaml: stages that need no network as Slurm jobs"
     )
     command.add_argument("--dry-run", action="store_true", help="print what would run and why")
+    command.add_argument(
+        "--reuse",
+        type=Path,
+        metavar="DIR",
+        help="take over stages 2 to 6 where runs in DIR finished them with the same settings",
+    )
     command.add_argument("--force", action="store_true", help="run changed stages again")
 
 
@@ -295,6 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     # Read when transformers is imported: otherwise every model of every stage draws a bar.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Loader workers are forked; without a word here the tokenizers warn of it every time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     module, function = arguments.action.split(":")
     try:
         return getattr(import_module(module), function)(arguments) or 0

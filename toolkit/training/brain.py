@@ -97,7 +97,6 @@ class SpeechLLMBrain(speechbrain.Brain):
     ) -> None:
         if not phase.losses:
             raise ValueError("phase: `losses` is empty; name at least one loss")
-        self.ranks = Ranks()
         self.model = model
         self.phase = phase
         self.collator = collator
@@ -107,12 +106,13 @@ class SpeechLLMBrain(speechbrain.Brain):
         self.log_every = log_every
         self.hooks = hooks
         self.progress_bar = progress_bar
-        self.mixture = mix(train_examples, phase, model, collator, seed, self.ranks)
         modules = model_modules(model)
         self.groups = select_trainable(modules, phase)
         check_text_branch(self.groups, phase)
         self.named = [pair for named in self.groups.values() for pair in named]
         self.parameters = [parameter for _, parameter in self.named]
+        self.ranks = Ranks(self.parameters[0].device)
+        self.mixture = mix(train_examples, phase, model, collator, seed, self.ranks)
         self.table = parameter_table(modules, self.groups)
         super().__init__(
             modules=modules,

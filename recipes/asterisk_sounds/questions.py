@@ -53,6 +53,8 @@ def question_rows(rows: Iterable[Row]) -> tuple[list[Row], Counter[str]]:
                     id=f"{row.id}-q{number}",
                     question=question.text,
                     answer=question.answers[0],
+                    # Or a prompt would be translated once for each of its questions.
+                    translations={},
                     attributes={**row.attributes, **extra, "answers": list(question.answers)},
                 )
             )

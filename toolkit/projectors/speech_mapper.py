@@ -306,7 +306,7 @@ class SpeechMapper(Projector):
         return [ids[:end] for ids, end in zip(nearest.tolist(), words.tolist(), strict=True)]
 
     def _read(self, output: ProjectorOutput, table: Tensor) -> tuple[Tensor, Tensor]:
-        """Token nearest to each vector (B, N), and how many stand in front of the first pad (B,)."""
+        """Token nearest to each vector (B, N), and their number in front of the first pad (B,)."""
         vectors, pad = output.vectors, int(self.pad)
         nearest = nearest_tokens(vectors.flatten(0, 1), table, pad).view(vectors.shape[:2])
         ends = (nearest == pad) | ~length_mask(output.lengths, vectors.shape[1])

@@ -17,6 +17,7 @@ from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.decoding import decode_inputs
 from toolkit.pipeline.marks import settings, write_json
 from toolkit.pipeline.topline import repeat_wording
+from toolkit.pipeline.training import start_folder
 from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_tensors, read_tensors
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def run(context: RunContext) -> dict:
 
 def _pretrained(context: RunContext, model: SpeechLLM, untrained: Projector) -> Projector:
     """The projector as the first phase left it; the model itself stays as it is."""
-    path = context.phase_folder("pretrain") / "best" / WEIGHTS
+    path = start_folder(context) / "best" / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(
             f"decode.inputs names `pretrained`, but {path.parents[1]} holds no finished phase: run "
@@ -117,10 +118,10 @@ def _drop_other_weights(context: RunContext, phase: str, wording: int) -> None:
     read = {key: settings(context.config.select(key)) for key in SETTINGS}
     declared = {key: value for key, value in read.items() if value is not None}
     digest = sha256(json.dumps(encode_tree(declared)).encode())
-    for name in dict.fromkeys((phase, "pretrain")):
-        weights = context.phase_folder(name) / "best" / WEIGHTS
+    for folder_of_phase in dict.fromkeys((context.phase_folder(phase), start_folder(context))):
+        weights = folder_of_phase / "best" / WEIGHTS
         if weights.is_file():
-            digest.update(name.encode() + weights.read_bytes())
+            digest.update(folder_of_phase.name.encode() + weights.read_bytes())
     made_from = {"phase": phase, "repeat_wording": wording, "sha256": digest.hexdigest()}
     stamp = folder / "made_from.json"
     if not stamp.exists() or json.loads(stamp.read_text()) != made_from:

@@ -28,7 +28,8 @@ class Block:
         Of its first line of content.
     language, text : str
     comment : str
-        Of the HTML comment on the line above the fence, e.g. ``no-run`` or ``file: losses.py``.
+        Of the HTML comment on the line above the fence, e.g. ``no-run``, ``run: --dry-run`` or
+        ``file: losses.py``.
     """
 
     path: Path
@@ -66,3 +67,8 @@ def blocks(path: Path, *languages: str) -> list[Block]:
 def prose(path: Path) -> str:
     """A file without its fenced blocks."""
     return re.sub(r"^ *```.*?^ *```\s*$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def executed(block: Block) -> bool:
+    """Whether a shell block's commands are run, not parsed only."""
+    return block.language == "bash" and block.comment.partition(":")[0] == "run"

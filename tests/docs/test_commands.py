@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import importlib.util
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from pages import FILES, ROOT, blocks
+from pages import FILES, ROOT, blocks, executed
 
 from toolkit.cli.main import parse
 from toolkit.config import load
@@ -18,7 +19,13 @@ from toolkit.config import load
 OTHERS = {"apt-get", "cat", "cd", "cp", "df", "export", "git", "ls", "mkdir", "rm", "tensorboard"}
 OURS = ("recipes/", "egs/", "docs/", "tests/", "toolkit/", "constraints.txt", "setup.cfg")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
-BLOCKS = [block for path in FILES for block in blocks(path, "bash", "console", "sh")]
+#: What is executed has files of its own: `test_code`.
+BLOCKS = [
+    block
+    for path in FILES
+    for block in blocks(path, "bash", "console", "sh")
+    if not executed(block) or ":" in block.comment
+]
 
 
 def commands(text: str, language: str) -> list[list[str]]:
@@ -77,6 +84,11 @@ def check(words: list[str]) -> None:
     program, rest = words[0], words[1:]
     if program == "torchrun":
         program, rest = "python", rest[rest.index("-m") :]
+    if program.endswith("ablations.sh"):
+        # Its own options come first; all others are those of every run.
+        while rest and rest[0] in ("--only", "--prefix", "--list"):
+            rest = rest[1 if rest[0] == "--list" else 2 :]
+        program = program.replace("ablations.sh", "run.sh")
     if program.endswith("run.sh"):
         corpus, method = Path(program).parts[-3:-1]
         check_toolkit(["run", f"recipes/{corpus}/{method}/train.yaml", *rest])
@@ -88,6 +100,8 @@ def check(words: list[str]) -> None:
         check_toolkit(rest)
     elif program in ("python", "python3") and rest[:2] == ["-m", "toolkit"]:
         check_toolkit(rest[2:])
+    elif program in ("python", "python3") and rest[1:2] and rest[1].startswith("toolkit."):
+        importlib.import_module(rest[1]).parser().parse_args(rest[2:])
     elif program in ("python", "python3") and rest[0].startswith("docs/"):
         script = load_script(ROOT / rest[0])
         if hasattr(script, "parser"):

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from tiny_recipe import own_home, run_in, write_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.runner import RunOptions, run
 
-from tiny_models import save_llama, save_whisper  # noqa: E402
-
-from toolkit.pipeline.context import RunContext  # noqa: E402
-from toolkit.pipeline.runner import RunOptions, run  # noqa: E402
-
-HERE = Path(__file__).parent
-
-RECIPE = """
-seed: 1
-work: work
-exp: work/exp
-precision: fp32
-num_workers: 0
-log_every: 1
-
-whisper: {whisper}
-llm_source: {llm}
-data: !ref <work>/data/tiny
-
-corpora:
-    tiny: !name:tiny_corpus.prepare {{nj: 1}}
-
+BLOCKS = """
+$head
 annotate:
     - annotator: !new:toolkit.data.annotation.WhisperTranscriber
           source: !ref <whisper>
@@ -42,16 +21,8 @@ annotate:
           max_new_tokens: 6
       manifests: [!ref <data>/test.jsonl]
 
-encoder: !new:toolkit.encoders.WhisperEncoder
-    source: !ref <whisper>
-    layers: [-1]
-    max_seconds: 2.0
-
 projector: !new:toolkit.projectors.CTCEmbedding
-    input_dim: !ref <encoder.dim>
-    output_dim: !ref <llm.dim>
-    input_layers: !ref <encoder.num_layers>
-    frame_rate: !ref <encoder.frame_rate>
+$ends
     embeddings: !ref <llm_source>
     hidden_dim: 16
     num_layers: 1
@@ -70,7 +41,7 @@ llm: !new:toolkit.llms.CausalLM
     source: !ref <llm_source>
 
 prompt: !new:toolkit.llms.Prompt
-    user: "{{instruction}}\\n{{audio}}"
+    user: "{instruction}\\n{audio}"
 
 pool: !new:toolkit.teachers.InstructionPool
     only: [repetition, continuation, title, reply]
@@ -90,36 +61,26 @@ sets:
         manifests: [!ref <data>/train.jsonl]
     paired_dev: !new:toolkit.data.SpeechSet
         manifests: [!ref <data>/dev.jsonl]
-    imitation: !new:toolkit.data.TargetSet
-        manifests: [!ref <data>/train.jsonl]
-        targets: !ref <exp>/targets.jsonl
-    imitation_dev: !new:toolkit.data.TargetSet
-        manifests: [!ref <data>/dev.jsonl]
-        targets: !ref <exp>/targets.jsonl
-
-cache:
-    dtype: float32
-    max_gib: 0.1
-
+$taught
 phases:
     pretrain: !new:toolkit.training.Phase
         trainable: [projector]
-        data: {{paired: 1.0}}
+        data: {paired: 1.0}
         validation: [paired_dev]
         losses:
-            ctc: !new:toolkit.losses.EmbeddingCTC {{weight: 1.0}}
+            ctc: !new:toolkit.losses.EmbeddingCTC {weight: 1.0}
         optimizer_steps: 6
         validate_every: 3
         batch_items: 4
         lr: 1.0e-2
     train: !new:toolkit.training.Phase
         trainable: [projector]
-        data: {{imitation: 1.0}}
+        data: {imitation: 1.0}
         validation: [imitation_dev]
         losses:
-            response: !new:toolkit.losses.ResponseCrossEntropy {{weight: 1.0}}
-            behaviour: !new:toolkit.losses.BehaviourKL {{weight: 0.5}}
-            ctc: !new:toolkit.losses.EmbeddingCTC {{weight: 0.3}}
+            response: !new:toolkit.losses.ResponseCrossEntropy {weight: 1.0}
+            behaviour: !new:toolkit.losses.BehaviourKL {weight: 0.5}
+            ctc: !new:toolkit.losses.EmbeddingCTC {weight: 0.3}
         optimizer_steps: 4
         validate_every: 2
         batch_items: 4
@@ -134,15 +95,10 @@ decode: !new:toolkit.evaluation.DecodePlan
     max_new_tokens: 6
     batch_size: 3
 
-score: !new:toolkit.evaluation.ScorePlan
-    normaliser: english
-    bootstrap: 50
-
-export: true
-
+$tail
 quick:
     phases:
-        pretrain: {{optimizer_steps: 1, validate_every: 1}}
+        pretrain: {optimizer_steps: 1, validate_every: 1}
 """
 
 
@@ -150,34 +106,14 @@ quick:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The recipe's YAML, with its models and a user's module, and a home of weights of its own."""
     root = tmp_path_factory.mktemp("root")
-    path = root / "recipes" / "tiny" / "mtbi" / "train.yaml"
-    path.parent.mkdir(parents=True)
-    whisper, llm = save_whisper(root / "whisper"), save_llama(root / "llm")
-    path.write_text(RECIPE.format(whisper=whisper, llm=llm))
-    shutil.copy(HERE / "tiny_corpus.py", path.parent)
-    before, home = list(sys.path), os.environ.get("TOOLKIT_HOME")
-    os.environ["TOOLKIT_HOME"] = str(root / "home")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield path
-    torch.set_num_threads(threads)
-    sys.path[:] = before
-    os.environ.pop("TOOLKIT_HOME")
-    if home is not None:
-        os.environ["TOOLKIT_HOME"] = home
+    with own_home(root):
+        yield write_recipe(root, "mtbi", BLOCKS, taught="imitation")
 
 
 @pytest.fixture(scope="session")
 def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder in which all stages ran once, below ``work``. Tests copy it, they do not change it."""
-    folder = tmp_path_factory.mktemp("finished")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        run(RunOptions(recipe))
-    finally:
-        os.chdir(before)
-    return folder
+    return run_in(tmp_path_factory.mktemp("finished"), RunOptions(recipe))
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import HERE, save_llama, save_whisper
+from tiny_models import save_llama
+from tiny_recipe import own_home, run_in, write_recipe
 
 from toolkit.cli.main import main
 from toolkit.data.audio import read_audio, write_audio
@@ -23,21 +23,8 @@ from toolkit.training.record import read_lines
 
 RUN = Path("work/exp/tiny/desta2/seed1")
 INPUTS = ("text", "speech", "asr", "blank", "shuffled", "untrained")
-RECIPE = """
-seed: 1
-work: work
-exp: work/exp
-precision: fp32
-num_workers: 0
-log_every: 1
-
-whisper: {whisper}
-llm_source: {llm}
-data: !ref <work>/data/described
-
-corpora:
-    described: !name:tiny_described.prepare
-
+BLOCKS = """
+$head
 recogniser: !new:toolkit.data.annotation.WhisperTranscriber
     source: !ref <whisper>
     batch_size: 4
@@ -53,16 +40,8 @@ annotate:
     - annotator: !ref <voice>
       manifests: !ref <annotate[0][manifests]>
 
-encoder: !new:toolkit.encoders.WhisperEncoder
-    source: !ref <whisper>
-    layers: evenly:2
-    max_seconds: 2.0
-
 projector: !new:toolkit.projectors.LayerwiseQFormer
-    input_dim: !ref <encoder.dim>
-    output_dim: !ref <llm.dim>
-    input_layers: !ref <encoder.num_layers>
-    frame_rate: !ref <encoder.frame_rate>
+$ends
     num_queries: 4
     num_heads: 2
     ffn_dim: 32
@@ -76,7 +55,7 @@ llm: !new:toolkit.llms.CausalLM
     source: !ref <llm_source>
 
 prompt: !new:toolkit.llms.Prompt
-    user: "{{audio}}\\n{{instruction}}"
+    user: "{audio}\\n{instruction}"
 
 describe: !new:toolkit.teachers.SeedTranscript
     attributes: [gender, pitch]
@@ -94,25 +73,15 @@ teacher: !new:toolkit.teachers.DescriptionTeacher
     check_answers: false
 
 sets:
-    described: !new:toolkit.data.TargetSet
-        manifests: [!ref <data>/train.jsonl]
-        targets: !ref <exp>/targets.jsonl
-    described_dev: !new:toolkit.data.TargetSet
-        manifests: [!ref <data>/dev.jsonl]
-        targets: !ref <exp>/targets.jsonl
-
-cache:
-    dtype: float32
-    max_gib: 0.1
-
+$taught
 phases:
     train: !new:toolkit.training.Phase
         trainable: [projector]
-        data: {{described: 1.0}}
+        data: {described: 1.0}
         validation: [described_dev]
         losses:
-            response: !new:toolkit.losses.ResponseCrossEntropy {{weight: 1.0}}
-            behaviour: !new:toolkit.losses.BehaviourKL {{weight: 0.5}}
+            response: !new:toolkit.losses.ResponseCrossEntropy {weight: 1.0}
+            behaviour: !new:toolkit.losses.BehaviourKL {weight: 0.5}
         optimizer_steps: 4
         validate_every: 2
         batch_items: 4
@@ -128,41 +97,24 @@ decode: !new:toolkit.evaluation.DecodePlan
     max_new_tokens: 6
     batch_size: 3
 
-score: !new:toolkit.evaluation.ScorePlan
-    normaliser: english
-    bootstrap: 50
-
-export: true
+$tail
 """
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
-    path = root / "recipes" / "tiny" / "desta2" / "train.yaml"
-    path.parent.mkdir(parents=True)
-    whisper, llm = save_whisper(root / "whisper"), save_llama(root / "llm")
     save_llama(root / "other_llm", seed=7)
-    path.write_text(RECIPE.format(whisper=whisper, llm=llm))
-    shutil.copy(HERE / "tiny_described.py", path.parent)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_HOME", str(root / "home"))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield path
-        torch.set_num_threads(threads)
+    with own_home(root):
+        yield write_recipe(
+            root, "desta2", BLOCKS, taught="described", module="tiny_described", data="described",
+            layers="evenly:2",
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("described")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        run(RunOptions(recipe))
-    finally:
-        os.chdir(before)
-    return folder
+    return run_in(tmp_path_factory.mktemp("described"), RunOptions(recipe))
 
 
 @pytest.fixture

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 
 import pytest
+from tiny_recipe import run_in, write_recipe
 
 from toolkit.cli.main import main
 from toolkit.inference import SpeechLLM
-from toolkit.pipeline.runner import RunOptions, run
+from toolkit.pipeline.runner import RunOptions
 from toolkit.training.checkpoint import WEIGHTS, read_tensors
 from toolkit.training.record import read_lines
 
-HERE = Path(__file__).parent
 RUNS = Path("work/exp/tiny")
-MODEL = """
+BLOCKS = """
+$head
 projector: !new:toolkit.projectors.WindowQFormer
-    input_dim: !ref <encoder.dim>
-    output_dim: !ref <llm.dim>
-    input_layers: !ref <encoder.num_layers>
-    frame_rate: !ref <encoder.frame_rate>
+$ends
     hidden_dim: 16
     num_heads: 2
     ffn_dim: 32
@@ -49,20 +45,13 @@ teacher: !new:toolkit.teachers.BehaviourTeacher
     check_answers: false
 
 sets:
-    augmented: !new:toolkit.data.TargetSet
-        manifests: [!ref <data>/train.jsonl]
-        targets: !ref <exp>/targets.jsonl
-    augmented_dev: !new:toolkit.data.TargetSet
-        manifests: [!ref <data>/dev.jsonl]
-        targets: !ref <exp>/targets.jsonl
+$taught
     transcription: !new:toolkit.data.TranscriptionSet
         manifests: [!ref <data>/train.jsonl]
         instructions: !apply:toolkit.teachers.transcription_wordings
     transcription_dev: !new:toolkit.data.TranscriptionSet
         manifests: [!ref <data>/dev.jsonl]
         instructions: !apply:toolkit.teachers.transcription_wordings
-
-cache: {dtype: float32, max_gib: 0.1}
 
 phases:
     train: !new:toolkit.training.Phase
@@ -85,9 +74,7 @@ decode: !new:toolkit.evaluation.DecodePlan
     items_per_task: 2
     max_new_tokens: 6
 
-score: !new:toolkit.evaluation.ScorePlan
-    normaliser: english
-    bootstrap: 50
+$tail
     anchor_bias: !new:toolkit.evaluation.AnchorBiasPlan
         pool: !ref <pool>
         clips: 2
@@ -98,8 +85,6 @@ score: !new:toolkit.evaluation.ScorePlan
         pool: !ref <pool>
         items_per_task: 2
         max_new_tokens: 6
-
-export: true
 """
 VANILLA = ["phases.train.data.augmented=null", "phases.train.validation=[transcription_dev]"]
 FULL = ["llm.lora=null", "phases.train.lr=1e-3"]
@@ -112,22 +97,12 @@ def lines(path: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def runs(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder in which all three ran once."""
-    head = recipe.read_text()
-    head = head[: head.index("annotate:")] + head[head.index("encoder:") : head.index("projector:")]
-    path = recipe.parent.parent / "self_powered" / "train.yaml"
-    path.parent.mkdir()
-    path.write_text(head + MODEL)
-    shutil.copy(HERE / "tiny_corpus.py", path.parent)
-    folder = tmp_path_factory.mktemp("self_powered")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        run(RunOptions(path))
-        run(RunOptions(path, overrides=VANILLA, tag="vanilla"))
-        run(RunOptions(path, overrides=FULL, tag="full"))
-    finally:
-        os.chdir(before)
-    return folder / RUNS
+    path = write_recipe(recipe.parents[3], "self_powered", BLOCKS, taught="augmented")
+    runs = (
+        RunOptions(path, overrides=VANILLA, tag="vanilla"),
+        RunOptions(path, overrides=FULL, tag="full"),
+    )
+    return run_in(tmp_path_factory.mktemp("self_powered"), RunOptions(path), *runs) / RUNS
 
 
 def test_targets_are_of_the_six_families(runs: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from toolkit.bench.phases import common_examples, measure_phases
 from toolkit.inference import SpeechLLM
 from toolkit.llms import CausalLM
 from toolkit.training.record import read_lines
@@ -66,6 +67,14 @@ def test_both_phases_and_the_pretrained_operating_point(stages, monkeypatch):
     loaded = SpeechLLM.from_pretrained(context.exp / "export")
     assert loaded.model.projector.pads == "trim" and int(loaded.model.projector.pad) == 0
     assert torch.isfinite(next(loaded.model.projector.parameters())).all()
+    # What the two phases cost, side by side: only the second holds the LLM's weights.
+    given = [str(context.recipe), *context.overrides, "--work", str(context.work)]
+    cost = measure_phases(context, given, utterances=4, batch_size=2, passes=2)["phases"]
+    assert list(cost) == ["pretrain", "train"]
+    assert cost["pretrain"]["llm_mib"] == 0 < cost["train"]["llm_mib"]
+    assert all(len(c["seconds_of_passes"]) == 2 and c["peak_mib"] > 50 for c in cost.values())
+    with pytest.raises(FileNotFoundError, match="every phase can train on"):
+        common_examples(context, context.build_model(llm=False), utterances=1000)
 
 
 def test_pretrained_needs_a_first_phase(stages, finished, tmp_path):

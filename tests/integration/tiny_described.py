@@ -15,7 +15,7 @@ from toolkit.teachers import DescriptionPool, InstructionPool
 PARTS = {"train": 12, "dev": 4, "test": 4}
 
 
-def prepare(work: str) -> str:
+def prepare(work: str, nj: int = 1) -> str:
     """Write wavs and three manifests with attributes; the last clip of each part is silence."""
     folder = Path(work, "data", "described").absolute()
     for seed, (part, count) in enumerate(PARTS.items()):

@@ -25,8 +25,8 @@ from toolkit.losses import (  # noqa: E402
     ResponseCrossEntropy,
 )
 from toolkit.models import SpeechLLM  # noqa: E402
-from toolkit.pipeline.training import _leave_out_refused  # noqa: E402
-from toolkit.projectors import SpeechMapper  # noqa: E402
+from toolkit.pipeline.training import leave_out_refused  # noqa: E402
+from toolkit.projectors import CTCEmbedding, SpeechMapper  # noqa: E402
 from toolkit.segments import Span  # noqa: E402
 from toolkit.training import Phase, SpeechLLMBrain  # noqa: E402
 from toolkit.training.record import read_lines  # noqa: E402
@@ -94,6 +94,36 @@ def train(model, rows, folder, losses, steps=3, **settings) -> tuple[list[dict],
     return read_lines(folder / "train_log.jsonl"), brain
 
 
+@pytest.mark.parametrize(
+    ("needs", "runs"),
+    [
+        ({"vectors", "embedding_table"}, 0),
+        ({"logits"}, 0),
+        ({"aux"}, 1),
+        ({"vectors", "aux"}, 1),
+        ({"logits", "aux"}, 1),
+    ],
+)
+@torch.no_grad()
+def test_a_ctc_head_runs_only_where_its_scores_are_asked_for(sources, rows, needs, runs):
+    dim = CausalLM(sources[1]).dim
+    head = CTCEmbedding(
+        32, dim, embeddings=sources[1], hidden_dim=16, num_layers=0, strides=[1],
+        vocabulary=[3, 7, 9],
+    )  # fmt: skip
+    model = build(sources, ctc=head)
+    ran = []
+    head.network.register_forward_hook(lambda *_: ran.append(True))
+    collator = Collator(model.prompt, model.interleaver, model.llm.tokenizer)
+    batch, _ = collator(examples(model, rows))
+    out = model(batch, frozenset(needs))
+    assert len(ran) == runs
+    assert ("ctc_log_probs" in out.projected.aux) == bool(runs)
+    model.llm_input(batch)
+    model.generate(collator.for_decoding(examples(model, rows)[:1]), max_new_tokens=2)
+    assert len(ran) == runs  # what the LLM answers to has no scores
+
+
 def paper_loss(alpha=5.0, gamma=100.0, scale=1.0):
     return {
         "words": EmbeddingMSE(PAD, scale * alpha, "content"),
@@ -128,15 +158,15 @@ def test_utterances_whose_tokens_do_not_fit_are_left_out_and_counted(sources, ro
     items = examples(model, [*rows, long])
     losses = {"words": EmbeddingMSE(PAD, 1.0, "content")}
     with caplog.at_level("INFO", "toolkit"):
-        _leave_out_refused("paired", items, losses, model)
+        leave_out_refused("paired", items, losses, model)
     assert [item.row.id for item in items] == [row.id for row in rows]
     assert "{'more_tokens_than_vectors': 1}" in caplog.text
     # A term that takes no part refuses nothing.
     items = examples(model, [long])
-    _leave_out_refused("paired", items, {"words": EmbeddingMSE(PAD, 0.0)}, model)
+    leave_out_refused("paired", items, {"words": EmbeddingMSE(PAD, 0.0)}, model)
     assert len(items) == 1
     with pytest.raises(RuntimeError, match="more_tokens_than_vectors"):
-        _leave_out_refused("paired", items, losses, model)
+        leave_out_refused("paired", items, losses, model)
 
 
 def test_sigma_one_runs_no_llm(sources, rows, tmp_path, no_body):

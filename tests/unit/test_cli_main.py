@@ -14,6 +14,13 @@ from pathlib import Path
 import pytest
 
 from toolkit.cli import commands
+from toolkit.cli.arguments import (
+    name_models,
+    newest_export,
+    options_of,
+    parse_seeds,
+    pick_device,
+)
 from toolkit.cli.errors import describe, is_expected
 from toolkit.cli.main import main, parse
 from toolkit.cli.terminal import paint, table
@@ -69,7 +76,7 @@ def test_options_are_not_guessed_from_their_first_letters(capsys):
 
 
 def test_a_stage_command_runs_its_stage_alone():
-    options = commands.options_of(parse(["decode", "a.yaml", "--ngpu", "0", "--seeds", "1,2"]))
+    options = options_of(parse(["decode", "a.yaml", "--ngpu", "0", "--seeds", "1,2"]))
     assert (options.stage, options.stop_stage) == ("decode", "decode")
     assert options.seeds == [1, 2]
     assert options.device == "cpu"
@@ -77,18 +84,18 @@ def test_a_stage_command_runs_its_stage_alone():
 
 def test_seeds_and_devices_are_checked(monkeypatch):
     with pytest.raises(ValueError, match="--seeds '1,b'"):
-        commands.parse_seeds("1,b")
-    assert commands.parse_seeds("") == []
-    assert commands.pick_device("cpu") == "cpu"
-    assert commands.pick_device("", ngpu=0) == "cpu"
+        parse_seeds("1,b")
+    assert parse_seeds("") == []
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("", ngpu=0) == "cpu"
     with pytest.raises(ValueError, match="contradict"):
-        commands.pick_device("cuda", ngpu=0)
+        pick_device("cuda", ngpu=0)
     with pytest.raises(ValueError, match="1000 GPU"):
-        commands.pick_device("", ngpu=1000)
+        pick_device("", ngpu=1000)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert commands.pick_device("", ngpu=2) == "cuda"
+    assert pick_device("", ngpu=2) == "cuda"
     with pytest.raises(ValueError, match=r"3 GPU\(s\) asked for, 2 found"):
-        commands.pick_device("", ngpu=3)
+        pick_device("", ngpu=3)
 
 
 def test_missing_recipe_is_one_message(capsys, monkeypatch):
@@ -159,7 +166,7 @@ def test_extras_are_those_of_the_installation(monkeypatch):
 
 def test_newest_export_prefers_real_runs(tmp_path):
     with pytest.raises(FileNotFoundError, match="--model"):
-        commands.newest_export(tmp_path)
+        newest_export(tmp_path)
 
     def export(name: str, age: int) -> Path:
         spec = tmp_path / name / "export/toolkit.json"
@@ -169,10 +176,10 @@ def test_newest_export_prefers_real_runs(tmp_path):
         return spec.parent
 
     smoke = export("smoke/exp/corpus/mtbi/seed1", 300)
-    assert commands.newest_export(tmp_path) == smoke
+    assert newest_export(tmp_path) == smoke
     export("exp/corpus/mtbi/seed1", 100)
     newer = export("exp/corpus/mtbi/seed2", 200)
-    assert commands.newest_export(tmp_path) == newer
+    assert newest_export(tmp_path) == newer
 
 
 def test_chat_refuses_a_missing_file_before_loading_a_model(tmp_path, capsys, monkeypatch):
@@ -202,8 +209,6 @@ def test_tables_align_and_colours_can_be_off():
 
 
 def test_models_side_by_side_need_names_of_their_own():
-    from toolkit.cli.commands import name_models
-
     a, b = Path("exp/mtbi/seed1/export"), Path("exp/own/seed2/export")
     assert name_models([a, b]) == {"mtbi/seed1": a, "own/seed2": b}
     assert list(name_models([Path("one"), Path("deep/er")])) == ["one", "deep/er"]

@@ -236,6 +236,21 @@ def test_projector_rows_do_not_depend_on_batch_mates(cls, arguments, build) -> N
 
 
 @projectors
+@torch.no_grad()
+def test_projector_vectors_and_extras_alone_are_those_of_both(cls, arguments, build) -> None:
+    projector = build(cls, arguments).materialise().eval()
+    frames, lengths = frames_of(projector, 23, 9)
+    both, alone = projector(frames, lengths), projector.vectors(frames, lengths)
+    assert torch.equal(alone.vectors, both.vectors) and torch.equal(alone.lengths, both.lengths)
+    assert (alone.times is None) == (both.times is None)
+    assert both.times is None or torch.equal(alone.times, both.times)
+    aux = projector.aux(frames, lengths)
+    assert aux.keys() == both.aux.keys()
+    for name, value in both.aux.items():
+        assert torch.equal(aux[name], value), name
+
+
+@projectors
 def test_projector_gradient_reaches_every_trainable_parameter(cls, arguments, build) -> None:
     projector = build(cls, arguments).materialise()
     frames, lengths = frames_of(projector, 23, 9)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from toolkit.encoders import SSLEncoder
+from toolkit.encoders.layers import short_hash
 from toolkit.encoders.ssl import preprocessor_normalizes
+from toolkit.weights import fingerprint
 
 SMALL = {
     "hidden_size": 32,
@@ -96,6 +98,8 @@ def test_normalisation_is_part_of_the_fingerprint(folder):
     as_file_says = SSLEncoder(folder).fingerprint()
     assert as_file_says == SSLEncoder(folder, normalize=True).fingerprint()
     assert as_file_says != SSLEncoder(folder, normalize=False).fingerprint()
+    settings = {"class": "SSLEncoder", "version": 1, "weights": fingerprint(folder)}
+    assert as_file_says == short_hash(settings | {"layers": [-1], "normalize": True})
 
 
 def test_missing_preprocessor_is_an_error(tmp_path):

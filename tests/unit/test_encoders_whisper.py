@@ -8,8 +8,9 @@ import torch
 
 from toolkit.component import count_parameters
 from toolkit.encoders import WhisperEncoder
-from toolkit.encoders.layers import tapped_layers
+from toolkit.encoders.layers import short_hash, tapped_layers
 from toolkit.encoders.logmel import LogMel
+from toolkit.weights import fingerprint
 
 SECONDS = 2
 WINDOW = SECONDS * 16_000
@@ -130,6 +131,12 @@ def test_fingerprint_follows_layers_and_weights(folder):
     one = WhisperEncoder(folder, max_seconds=SECONDS)
     assert one.fingerprint() == WhisperEncoder(folder, max_seconds=SECONDS).fingerprint()
     assert one.fingerprint() != WhisperEncoder(folder, [0], SECONDS).fingerprint()
+
+
+def test_fingerprint_is_that_of_caches_on_disk(folder):
+    weights = fingerprint(folder)
+    settings = {"class": "WhisperEncoder", "version": 1, "weights": weights, "layers": [1, 3]}
+    assert WhisperEncoder(folder, "evenly:2", SECONDS).fingerprint() == short_hash(settings)
 
 
 def test_gradients_reach_the_layers(folder):

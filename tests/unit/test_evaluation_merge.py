@@ -11,9 +11,10 @@ import pytest
 
 from toolkit.cli.main import main
 from toolkit.config import Tagged, decode_tree, encode_tree
-from toolkit.evaluation.merge import MergeError, merge
+from toolkit.evaluation.merge import merge
 from toolkit.evaluation.merged_tables import header_of, markdown, rows_of
 from toolkit.evaluation.page import page
+from toolkit.evaluation.runs import MergeError
 
 WORDS = "please hold the line for an agent"
 

@@ -12,14 +12,13 @@ import soundfile
 from tests.chat_server import Server
 from tests.tiny_models import save_llama, spoken_rows
 from toolkit.evaluation import DecodePlan
+from toolkit.evaluation.exchange import read_answers, write_items
 from toolkit.evaluation.systems import (
     EndpointSystem,
     ForeignSystemError,
     HubSystem,
     TextSystem,
     decode_system,
-    read_answers,
-    write_items,
 )
 from toolkit.llms import CausalLM, Prompt
 from toolkit.teachers import Endpoint, InstructionPool

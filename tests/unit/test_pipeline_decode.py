@@ -20,6 +20,7 @@ from toolkit.models import SpeechLLM
 from toolkit.pipeline.benchmarks import whole_files
 from toolkit.pipeline.stages.decode import SETTINGS, _drop_other_weights, _pretrained
 from toolkit.pipeline.stages.report import render
+from toolkit.pipeline.training import check_start, run_phase, start_folder
 from toolkit.projectors import WindowQFormer
 from toolkit.training import whole_llm_tensors
 from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_best
@@ -87,6 +88,24 @@ def test_a_first_phase_without_a_projector_is_refused(model, tmp_path):
         _pretrained(context, model, model.projector)
 
 
+def test_the_main_phase_may_start_from_another_run(model, tmp_path):
+    elsewhere = tmp_path / "other" / "seed1" / "pretrain"
+    context = run_of(tmp_path / "own", {"phases.train.start": str(elsewhere)})
+    assert start_folder(context) == elsewhere
+    assert "phases.train.start" in check_start(context) and str(elsewhere) in check_start(context)
+    with pytest.raises(FileNotFoundError, match="no finished phase"):
+        run_phase(context, "train")
+    weights = {f"projector.{n}": torch.full_like(p, 0.25) for n, p in
+               model.projector.named_parameters()}  # fmt: skip
+    save_best(elsewhere, weights)
+    assert check_start(context) is None
+    found = _pretrained(context, model, copy.deepcopy(model.projector))
+    assert all(torch.all(p == 0.25) for p in found.parameters())
+    # Without the key it is the run's own first phase, which a recipe need not have.
+    own = run_of(tmp_path / "own")
+    assert start_folder(own) == tmp_path / "own" / "pretrain" and check_start(own) is None
+
+
 def test_answers_of_other_settings_or_weights_are_dropped(tmp_path):
     tree = {key: {"of": key, "batch_size": 4} for key in SETTINGS}
     context = run_of(tmp_path, tree)
@@ -114,6 +133,10 @@ def test_answers_of_other_settings_or_weights_are_dropped(tmp_path):
         save_best(tmp_path / "pretrain", {"projector.a": torch.full((2,), value)})
         assert not kept() and kept()
     save_best(tmp_path / "train", {"projector.a": torch.ones(2)})
+    assert not kept() and kept()
+    # Or that of the run it started from.
+    tree["phases.train.start"] = str(tmp_path / "other")
+    save_best(tmp_path / "other", {"projector.a": torch.zeros(2)})
     assert not kept() and kept()
 
 

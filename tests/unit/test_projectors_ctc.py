@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from toolkit.data.manifest import Row
-from toolkit.data.transcript import transcript_tokens
+from toolkit.data.transcript import transcript_lengths, transcript_tokens
 from toolkit.projectors import CTCEmbedding
 from toolkit.projectors.ctc_network import CTCNetwork
 from toolkit.projectors.ctc_runs import find_runs, token_weights
@@ -81,7 +81,7 @@ def test_vectors_and_times_of_hand_made_posteriors(llm, monkeypatch, output) -> 
 def test_heard_is_the_best_path_and_silence_is_nothing(llm, monkeypatch, collapse) -> None:
     projector = with_posteriors(small(llm, collapse=collapse), monkeypatch)
     out = projector(torch.randn(2, 1, 18, 4), FRAMES)
-    assert projector.heard(out) == [[10, 10, 11], []]
+    assert projector.heard(out, TABLE) == [[10, 10, 11], []]
 
 
 def test_without_collapse_each_speaking_frame_is_a_vector(llm, monkeypatch) -> None:
@@ -331,3 +331,11 @@ def test_rare_tokens_need_merges(llm) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     with pytest.raises(ValueError, match="min_count: 1"):
         small(llm, vocabulary=None, min_count=2).materialise().fit(said("a"), tokenizer)
+
+
+def test_lengths_of_many_texts_are_those_of_each(tokenizer) -> None:
+    texts = ["yes no", "", " yes ", "no no\nyes", "\n", "yes, no! é", "  "]
+    expected = [len(transcript_tokens(tokenizer, text)) for text in texts]
+    assert transcript_lengths(tokenizer, texts * 700) == expected * 700
+    assert transcript_lengths(Slow(tokenizer), texts[:1]) == expected[:1]
+    assert transcript_lengths(tokenizer, []) == []

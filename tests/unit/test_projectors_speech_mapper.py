@@ -138,6 +138,16 @@ def test_pads_are_kept_or_trimmed_at_the_first_that_is_nearest():
     assert torch.equal(cut.times[1], out.times[1, :3])
 
 
+def test_heard_are_the_nearest_tokens_in_front_of_the_first_pad():
+    table = torch.eye(5)
+    out = fixed_vectors([[3, 4, 2, 0, 2], [0, 0, 3], [2, 2, 2, 2]], table)
+    projector = SpeechMapper(6, 5, pad_token="<pad>", **SMALL).materialise()
+    assert projector.heard(out, table) is None  # knows no pad yet
+    projector.fit([], Words())
+    assert projector.heard(out, table) == [[3, 4], [0, 0, 3], []]
+    assert SpeechMapper(6, 5, **SMALL).materialise().heard(out, table) is None
+
+
 def test_a_trained_pad_travels_with_the_weights():
     arguments = {"pad_token": "<pad>", "pads": "trim", **SMALL}
     fitted = SpeechMapper(6, 5, **arguments).materialise()
@@ -180,6 +190,7 @@ def test_a_ctc_head_scores_the_frames_behind_the_first_block(llm_folder):
     assert out.aux["ctc_vocabulary"].tolist() == [3, 7, 9]
     alone = projector.aux(frames, lengths)
     assert torch.equal(alone["ctc_log_probs"], out.aux["ctc_log_probs"])
+    assert projector.vectors(frames, lengths).aux == {}
     # A warm start reaches the head and the first block, and nothing behind.
     alone["ctc_log_probs"][..., 1].sum().backward()
     reached = {name.split(".")[0] + "." + name.split(".")[1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from toolkit.data import TranscriptionSet
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/asterisk_sounds/mtbi/train.yaml"
 README = RECIPE.parent / "README.md"
+SCRIPT = ROOT / "egs/asterisk_sounds/mtbi/ablations.sh"
 
 
 def documented() -> dict[str, list[str]]:
@@ -120,3 +124,70 @@ def test_recognition_alone_learns_gold_text(config):
 @tagged("no_warm_start")
 def test_without_a_warm_start(config):
     assert config.select("phases.pretrain") is None and config.select("phases.train") is not None
+
+
+def script(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(SCRIPT), *words], env={**os.environ, **environment}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+
+
+def test_the_script_runs_what_is_documented():
+    listed = [shlex.split(line) for line in script("--list").stdout.splitlines()]
+    assert listed[0] == ["base"]
+    assert {name: overrides for name, *overrides in listed[1:]} == OVERRIDES
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """An environment whose Python notes what it was asked to run; ``kl`` fails, others score."""
+    folder = tmp_path / "venv" / "bin"
+    folder.mkdir(parents=True)
+    work = tmp_path / "work/exp/asterisk_sounds"
+    (folder / "python").write_text(
+        f"""#!/bin/bash
+case "$*" in *missing.py*) exec {sys.executable} -c '' ;; esac
+printf '%q ' "$@" >>{tmp_path}/asked; echo >>{tmp_path}/asked
+case "$*" in
+    *--tag\\ ablation_kl*) exit ${{KL_EXIT:-1}} ;;
+    *toolkit\\ report*) echo "| one table |" ;;
+    *) all="$*"; tag="${{all#*--tag }}"; mkdir -p "{work}/mtbi_${{tag%% *}}/seed1"
+       touch "{work}/mtbi_${{tag%% *}}/seed1/scores.json" ;;
+esac
+"""
+    )
+    (folder / "python").chmod(0o755)
+    return tmp_path
+
+
+def run_script(python: Path, *words: str, **more: str):
+    work = python / "work"
+    done = script(*words, VIRTUAL_ENV=str(python / "venv"), TOOLKIT_WORK=str(work), **more)
+    asked = (python / "asked").read_text().splitlines() if (python / "asked").exists() else []
+    return done, [shlex.split(line) for line in asked]
+
+
+def test_all_runs_have_one_budget_share_what_they_can_and_stand_in_one_table(python):
+    budget = "phases.train.max_seconds=120"
+    done, asked = run_script(python, "--seeds", "1,2", "--only", "base,kl,no_warm_start", budget)
+    place = python / "work/exp/asterisk_sounds"
+    runs = [parse(words[2:]) for words in asked[:-1]]
+    assert [run.tag for run in runs] == ["ablation_base", "ablation_kl", "ablation_no_warm_start"]
+    assert all(run.overrides[0] == budget and run.seeds == "1,2" for run in runs)
+    assert all(run.reuse == place for run in runs)
+    assert runs[2].overrides[1:] == OVERRIDES["no_warm_start"]
+    # One that fails is named at the end; the others are run and reported all the same.
+    assert done.returncode == 1 and "not finished: kl" in done.stderr
+    report = parse(asked[-1][2:])
+    assert report.command == "report" and report.recipe == place / "mtbi_ablation_base"
+    assert report.overrides == [str(place / "mtbi_ablation_no_warm_start")]
+    assert (place / "ablations.md").read_text() == "| one table |\n"
+
+
+def test_a_run_that_is_told_to_stop_stops_all_and_a_plan_reports_nothing(python):
+    done, asked = run_script(python, "--only", "base,kl,blsp", KL_EXIT="85")
+    assert done.returncode == 85 and len(asked) == 2
+    done, asked = run_script(python, "--only", "base,nothing", "--dry-run")
+    assert done.returncode == 1 and "--only nothing: there are base no_inter" in done.stderr
+    assert "--dry-run" in asked[-1] and "report" not in asked[-1]

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from recipes.asterisk_sounds.questions import prepare, question_rows, questions_of, spoken_question
+from recipes.asterisk_sounds.question_templates import questions_of
+from recipes.asterisk_sounds.questions import prepare, question_rows
+from recipes.asterisk_sounds.spoken_questions import spoken_question
 from toolkit.data.audio import read_audio, write_audio
 from toolkit.data.manifest import Row, read_manifest, write_manifest
 from toolkit.data.splits import group_key

@@ -34,6 +34,20 @@ def test_tasks_apply_where_language_and_reference_are_there():
     assert POOL["question_answering"].references(rows()[2]) == ("two", "2")
 
 
+def test_read_and_spoken_questions_are_asked_of_their_own_rows():
+    read = rows()[2]
+    heard = Row(
+        "q1-spoken", "/n.wav", 1.0, "press two Which key?", "en", "s", answer="two",
+        attributes={"spoken_question": "Which key?"},
+    )  # fmt: skip
+    pool = joined(question_pool(), question_pool(spoken=True, name="spoken", passage="text"))
+    accepted = {r.id: [task.name for task in pool if task.accepts(r)] for r in (read, heard)}
+    assert accepted == {"q1": ["question_answering"], "q1-spoken": ["spoken"]}
+    assert all("{passage}" not in w for task in pool for w in task.wordings)
+    asked = question_pool(passage="story")["question_answering"].wordings
+    assert asked[0] == "Answer the question about the following story with a few words. {question}"
+
+
 def test_questions_stand_in_the_instruction_and_half_of_the_wordings_is_held_out():
     items = DecodePlan(sets={}, pool=POOL, items_per_task=4).items(rows())
     by_task = {item.task: item for item in items}

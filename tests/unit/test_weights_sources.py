@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,28 @@ def test_absent_weights_name_the_command():
     with pytest.raises(WeightsNotFound, match="Did you mean 'hub:openai/whisper-small'"):
         resolve("openai/whisper-small")
     assert not weights_home().exists()  # resolving writes nothing
+
+
+def test_a_snapshot_without_all_its_files_is_not_ready(tmp_path):
+    """In a process of its own: where the hub's cache lies is read once."""
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / ("0" * 40)
+    make_model(snapshot)
+    (tmp_path / "hub" / "models--a--b" / "refs").mkdir()
+    (tmp_path / "hub" / "models--a--b" / "refs" / "main").write_text("0" * 40)
+    code = "from toolkit.weights import fingerprint, resolve; print(resolve('hub:a/b')); "
+    code += "print(fingerprint('hub:a/b'))"
+
+    def look() -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], text=True,
+            env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")}, capture_output=True,
+        )  # fmt: skip
+
+    assert look().stdout.split() == [str(snapshot), "0" * 16]
+    (snapshot / "model-00001-of-00002.safetensors").unlink()
+    broken = look()
+    assert broken.returncode and "lacks model-00001-of-00002.safetensors" in broken.stderr
+    assert "--stage download" in broken.stderr
 
 
 def test_configurations_need_no_weights():

@@ -72,15 +72,7 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument("--text", help="the transcript; without it Whisper's is used for comparison")
     chat.add_argument("--language", default="en", help="of the recording (default: en)")
     chat.add_argument("--max-new-tokens", type=int, default=96)
-    chat.add_argument("--device", default="", help="cpu or cuda (default: cuda where there is one)")
-    chat.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="your own package of components",
-    )
-    chat.add_argument("--work", type=Path, default=DEFAULT_WORK)
+    _add_export_options(chat)
     chat.set_defaults(action="toolkit.cli.commands:chat")
 
     show = commands.add_parser(
@@ -119,15 +111,7 @@ def parser() -> argparse.ArgumentParser:
     anchor.add_argument("--bands", type=int, default=4, help="parts of the layers (default: 4)")
     anchor.add_argument("--max-new-tokens", type=int, default=40)
     anchor.add_argument("--batch-size", type=int, default=16)
-    anchor.add_argument("--device", default="", help="cpu or cuda (default: cuda if there is one)")
-    anchor.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="your own package of components",
-    )
-    anchor.add_argument("--work", type=Path, default=DEFAULT_WORK)
+    _add_export_options(anchor)
     anchor.set_defaults(action="toolkit.cli.commands:anchor_bias")
     _add_import(commands)
     new = commands.add_parser("new", help="a recipe and its script as a copy of one that runs")
@@ -194,6 +178,25 @@ def _add_import(commands: Any) -> None:
     command.set_defaults(action="toolkit.cli.commands:import_corpus")
 
 
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device", default="", help="cpu or cuda (default: cuda where there is one)"
+    )
+
+
+def _add_export_options(command: argparse.ArgumentParser) -> None:
+    """Of commands that load exported models."""
+    _add_device(command)
+    command.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="your own package of components",
+    )
+    command.add_argument("--work", type=Path, default=DEFAULT_WORK)
+
+
 def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", type=Path, help="recipes/<corpus>/<method>/train.yaml")
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="YAML overrides, dotted")
@@ -201,9 +204,7 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("--user-dir", type=Path, help="folder with your own modules")
     command.add_argument("--tag", default="", help="suffix of the experiment's folder")
     command.add_argument("--quick", action="store_true", help="a few utterances, marked SMOKE")
-    command.add_argument(
-        "--device", default="", help="cpu or cuda (default: cuda where there is one)"
-    )
+    _add_device(command)
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
@@ -218,6 +219,12 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--launch", type=Path, help="conf/slurm.yaml: stages that need no network as Slurm jobs"
     )
     command.add_argument("--dry-run", action="store_true", help="print what would run and why")
+    command.add_argument(
+        "--reuse",
+        type=Path,
+        metavar="DIR",
+        help="take over stages 2 to 6 where runs in DIR finished them with the same settings",
+    )
     command.add_argument("--force", action="store_true", help="run changed stages again")
 
 
@@ -294,6 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     # Read when transformers is imported: otherwise every model of every stage draws a bar.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Loader workers are forked; without a word here the tokenizers warn of it every time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     module, function = arguments.action.split(":")
     try:
         return getattr(import_module(module), function)(arguments) or 0

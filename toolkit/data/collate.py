@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toolkit.data.audio import SAMPLE_RATE, AudioError, read_audio
 from toolkit.data.example import Batch, Example, pad_frames
-from toolkit.data.sets import stable_hash
+from toolkit.data.fields import stable_hash
 from toolkit.data.transcript import TranscriptUnits
 from toolkit.segments import Response, Segment, Speech
 

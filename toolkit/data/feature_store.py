@@ -1,12 +1,9 @@
-"""Frozen-encoder features on disk: shards with an index, whole after a kill at any moment."""
+"""Frozen-encoder features on disk, by the audio's content."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import json
 import os
-import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -18,11 +15,18 @@ import torch
 from torch import Tensor
 
 from toolkit.component import parse_dtype
+from toolkit.data.feature_shards import (
+    locked,
+    next_number,
+    remove_leftovers,
+    remove_other_leftovers,
+    write_shard,
+)
+from toolkit.data.files import json_lines_so_far
 
 if TYPE_CHECKING:
     from toolkit.encoders.base import Encoder
 
-_SHARD = re.compile(r"(rank\d+)-(\d+)\.safetensors")
 # Each process keeps this many shards mapped; mapping one again costs about a millisecond.
 _OPEN_SHARDS = 128
 _HEADER_BYTES = 160  # per tensor in a safetensors header, and its index line
@@ -88,7 +92,7 @@ class FeatureCache:
         self._index: dict[str, tuple[str, int]] = {}
         shards = {path.name for path in self.folder.glob("rank*.safetensors")}
         for index in sorted(self.folder.glob("rank*.jsonl")):
-            for entry in _entries(index):
+            for entry in json_lines_so_far(index):
                 if entry["shard"] in shards:
                     self._index[entry["key"]] = (entry["shard"], entry["frames"])
 
@@ -245,15 +249,15 @@ class FeatureCache:
             If the limit or the disk is reached; finished shards stay usable.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / f"rank{rank}.lock") as state:
+        with locked(self.folder / f"rank{rank}.lock") as state:
             if state == "taken":
                 raise CacheError(
                     f"another process is writing to {self.folder} as rank {rank}: wait "
                     "for it, or give each process a rank of its own"
                 )
-            self._remove_leftovers(f"rank{rank}")
+            remove_leftovers(self.folder, f"rank{rank}")
             if state == "held":
-                self._remove_other_leftovers(rank)
+                remove_other_leftovers(self.folder, rank)
             self.reload()
             writer = CacheWriter(self, rank)
             try:
@@ -265,31 +269,6 @@ class FeatureCache:
                 raise
             else:
                 writer.flush()
-
-    def _remove_leftovers(self, name: str) -> None:
-        """Remove what a killed writer left: partial files, shards not indexed, half lines."""
-        index = self.folder / f"{name}.jsonl"
-        known = set()
-        if index.is_file():
-            content = index.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                with open(index, "r+b") as file:
-                    file.truncate(len(whole))
-            known = {entry["shard"] for entry in _entries(index)}
-        for path in self.folder.glob(f".{name}-*.partial"):
-            path.unlink(missing_ok=True)
-        for path in self.folder.glob(f"{name}-*.safetensors"):
-            if path.name not in known:
-                path.unlink(missing_ok=True)
-
-    def _remove_other_leftovers(self, rank: int) -> None:
-        """The same for ranks that no process writes as now, where locks can tell."""
-        for lock in self.folder.glob("rank*.lock"):
-            if lock.stem != f"rank{rank}":
-                with _locked(lock) as state:
-                    if state == "held":
-                        self._remove_leftovers(lock.stem)
 
 
 class CacheWriter:
@@ -308,12 +287,7 @@ class CacheWriter:
         self.name = f"rank{rank}"
         self._pending: dict[str, Tensor] = {}
         self._bytes = 0
-        numbers = [
-            int(match[2])
-            for path in cache.folder.glob(f"{self.name}-*.safetensors")
-            if (match := _SHARD.fullmatch(path.name))
-        ]
-        self._next = max(numbers, default=-1) + 1
+        self._next = next_number(cache.folder, self.name)
 
     def add(self, key: str, frames: Tensor) -> None:
         """Add a clip; a key that is there already is left as it is.
@@ -357,34 +331,15 @@ class CacheWriter:
         """
         if not self._pending:
             return
-        from safetensors.torch import save
-
         # Dropped first: after a failure nothing half-done may be written again at exit.
         pending, self._pending, size, self._bytes = self._pending, {}, self._bytes, 0
         self.cache.require(size)
-        shard = f"{self.name}-{self._next:05d}.safetensors"
-        partial = self.cache.folder / f".{shard}.{os.getpid()}.partial"
-        lines = "".join(
-            json.dumps({"key": key, "shard": shard, "frames": frames.shape[1]}) + "\n"
-            for key, frames in pending.items()
-        )
         try:
-            with open(partial, "wb") as file:
-                file.write(save(pending))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.cache.folder / shard)
-            # The index line makes the shard exist: whatever dies before this leaves an orphan to
-            # remove.
-            with open(self.cache.folder / f"{self.name}.jsonl", "a", encoding="utf-8") as index:
-                index.write(lines)
-                index.flush()
-                os.fsync(index.fileno())
+            shard = write_shard(self.cache.folder, self.name, self._next, pending)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self.cache._remove_leftovers(self.name)
+            remove_leftovers(self.cache.folder, self.name)
             raise CacheFull(
                 f"no space left for the feature cache {self.cache.folder}: {len(self.cache)} "
                 "clips are written and stay usable; free some space and start again, it goes on "
@@ -393,28 +348,6 @@ class CacheWriter:
         self._next += 1
         for key, frames in pending.items():
             self.cache._index[key] = (shard, frames.shape[1])
-
-
-def _entries(index: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of an index; the end of the last one may be missing while a writer is at work."""
-    with open(index, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[str]:
-    """Hold a kernel lock, which dies with its process: ``held``, ``taken``, or ``unsupported``."""
-    with open(path, "a+b") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield "taken"
-        except OSError:
-            yield "unsupported"
-        else:
-            yield "held"
 
 
 def _size(count: int) -> str:

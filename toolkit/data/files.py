@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,46 @@ def whole_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     ...     whole_json_lines(path), path.read_text()
     ([{'a': 1}], '{"a": 1}\\n')
     """
+    return [json.loads(line) for line in drop_half_line(path).split(b"\n") if line]
+
+
+def drop_half_line(path: str | os.PathLike[str]) -> bytes:
+    """Cut off the file what a killed writer left behind the end of its last line.
+
+    Parameters
+    ----------
+    path : str or path
+        Nobody else may be writing to it.
+
+    Returns
+    -------
+    bytes
+        Its whole lines; empty for a missing file.
+    """
     path = Path(path)
     if not path.exists():
-        return []
+        return b""
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
     if end != len(content):
         # Truncated in place: the whole lines are never at risk.
         os.truncate(path, end)
-    return [json.loads(line) for line in content[:end].split(b"\n") if line]
+    return content[:end]
+
+
+def json_lines_so_far(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Read JSON lines that another process may be appending to; the file stays as it is.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Yields
+    ------
+    dict
+        Of each whole line.
+    """
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,50 @@ def transcript_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
             f"{text[:40]!r}: use the fast tokenizer of this model"
         )
     return tuple(ids[len(newline) :])
+
+
+#: Texts that a fast tokenizer is given at a time.
+_TOGETHER = 4096
+
+
+def transcript_lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Numbers of tokens of `transcript_tokens`, of many texts at a fraction of the time.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    texts : sequence of str
+
+    Returns
+    -------
+    list of int
+
+    Example
+    -------
+    >>> from tokenizers import Tokenizer, models, pre_tokenizers
+    >>> from transformers import PreTrainedTokenizerFast
+    >>> words = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
+    >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+    >>> transcript_lengths(PreTrainedTokenizerFast(tokenizer_object=words), ["hello you", " "])
+    [2, 0]
+    """
+    if not tokenizer.is_fast:
+        return [len(transcript_tokens(tokenizer, text)) for text in texts]
+    lengths: list[int] = []
+    for first in range(0, len(texts), _TOGETHER):
+        stripped = [text.strip() for text in texts[first : first + _TOGETHER]]
+        encoded = tokenizer(
+            ["\n" + text for text in stripped], add_special_tokens=False,
+            return_attention_mask=False, return_token_type_ids=False,
+        )  # fmt: skip
+        for text, encoding in zip(stripped, encoded.encodings, strict=True):
+            count = len(encoding)
+            newline = 0
+            # Tokens that end within the newline; offsets are asked for one by one, as they cost.
+            while newline < count and encoding.token_to_chars(newline)[1] <= 1:
+                newline += 1
+            lengths.append(count - newline if text else 0)
+    return lengths
 
 
 def bpe_pieces(tokenizer: Any) -> dict[int, tuple[int, int]]:

@@ -55,7 +55,7 @@ class Encoder(Component):
 
     @abstractmethod
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames for a number of samples, exact.
+        """Frames for a number of samples, exact; at least one.
 
         Parameters
         ----------
@@ -81,6 +81,12 @@ class Encoder(Component):
         Returns
         -------
         EncoderOutput
+            In the encoder's dtype.
+
+        Raises
+        ------
+        ValueError
+            For a clip longer than ``max_seconds``.
         """
 
     @abstractmethod
@@ -88,6 +94,11 @@ class Encoder(Component):
         """Short hash of everything that decides the frames: weights, layers, preprocessing.
 
         The feature cache is keyed by it.
+
+        Raises
+        ------
+        toolkit.weights.WeightsNotFound
+            If the weights are not on disk.
         """
 
     def check_seconds(self, lengths: Tensor) -> None:

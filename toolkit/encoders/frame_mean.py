@@ -43,17 +43,14 @@ class FrameMean(Encoder):
 
     @property
     def dim(self) -> int:
-        """Width of a frame."""
         return self.encoder.dim
 
     @property
     def frame_rate(self) -> float:
-        """Means per second."""
         return self.encoder.frame_rate / self.frames
 
     @property
     def num_layers(self) -> int:
-        """Number of tapped layers."""
         return self.encoder.num_layers
 
     @property
@@ -63,30 +60,12 @@ class FrameMean(Encoder):
 
     @property
     def max_seconds(self) -> float:
-        """Longest clip accepted."""
         return self.encoder.max_seconds
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Means for a number of samples, exact.
-
-        Parameters
-        ----------
-        samples : Tensor (B,), int64
-
-        Returns
-        -------
-        Tensor (B,), int64
-        """
         return -(-self.encoder.output_lengths(samples) // self.frames)
 
     def fingerprint(self) -> str:
-        """Short hash of the encoder's own and of the number of frames.
-
-        Raises
-        ------
-        toolkit.weights.WeightsNotFound
-            If the weights are not on disk.
-        """
         return short_hash(
             {"class": "FrameMean", "encoder": self.encoder.fingerprint(), "frames": self.frames}
         )
@@ -95,25 +74,6 @@ class FrameMean(Encoder):
         self.encoder.materialise(device, dtype)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:
-        """Encode a right-padded batch.
-
-        Parameters
-        ----------
-        waveforms : Tensor (B, N), float32
-            16 kHz audio in [-1, 1]; what lies beyond ``lengths`` is ignored.
-        lengths : Tensor (B,), int64
-            Valid samples of each row.
-
-        Returns
-        -------
-        EncoderOutput
-            In the encoder's dtype.
-
-        Raises
-        ------
-        ValueError
-            For a clip longer than ``max_seconds``.
-        """
         encoded = self.encoder(waveforms, lengths)
         frames, lengths = encoded.frames, encoded.lengths
         size = self.frames

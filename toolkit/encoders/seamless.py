@@ -8,19 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.encoders.base import Encoder, EncoderOutput, length_mask
-from toolkit.encoders.layers import LayerSpec, short_hash, tapped_layers, transformers_config
-from toolkit.weights import WeightsError, fingerprint, resolve
-
-#: Raised when the frames of an unchanged checkpoint change, so that caches are not reused.
-VERSION = 1
+from toolkit.encoders.base import EncoderOutput, length_mask
+from toolkit.encoders.checkpoint import CheckpointEncoder, run_tapped
+from toolkit.encoders.layers import LayerSpec, transformers_config
+from toolkit.weights import WeightsError, resolve
 
 WINDOW, HOP, STRIDE = 400, 160, 2
 #: Samples under one frame; shorter clips are filled with silence up to it.
 MIN_SAMPLES = WINDOW + HOP
 
 
-class SeamlessEncoder(Encoder):
+class SeamlessEncoder(CheckpointEncoder):
     """Conformer layers of SeamlessM4T v2's w2v-BERT 2.0 speech encoder (arXiv:2312.05187).
 
     Frames at 50 Hz, in front of the adapter that shortens them eightfold for the translation
@@ -53,10 +51,7 @@ class SeamlessEncoder(Encoder):
     """
 
     def __init__(self, source: str, layers: LayerSpec = (-1,), max_seconds: float = 60.0) -> None:
-        super().__init__()
-        self.source = source
-        self.layers = layers if isinstance(layers, (int, str)) else list(layers)
-        self.max_seconds = float(max_seconds)
+        super().__init__(source, layers, max_seconds)
 
     @cached_property
     def config(self) -> Any:
@@ -71,53 +66,18 @@ class SeamlessEncoder(Encoder):
 
     @property
     def dim(self) -> int:
-        """Width of a frame."""
         return self.config.hidden_size
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second."""
         return self.sample_rate / (STRIDE * HOP)
 
-    @cached_property
-    def taps(self) -> list[int]:
-        """Tapped layers, ``-1`` for the stack's output after its layer norm."""
-        return tapped_layers(self.layers, self.config.speech_encoder_layers)
-
     @property
-    def num_layers(self) -> int:
-        """Number of tapped layers."""
-        return len(self.taps)
+    def depth(self) -> int:
+        return self.config.speech_encoder_layers
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames for a number of samples, exact; at least one.
-
-        Parameters
-        ----------
-        samples : Tensor (B,), int64
-
-        Returns
-        -------
-        Tensor (B,), int64
-        """
         return (1 + (samples.clamp(min=MIN_SAMPLES) - WINDOW) // HOP) // STRIDE
-
-    def fingerprint(self) -> str:
-        """Short hash of weights, tapped layers and preprocessing.
-
-        Raises
-        ------
-        toolkit.weights.WeightsNotFound
-            If the weights are not on disk.
-        """
-        return short_hash(
-            {
-                "class": "SeamlessEncoder",
-                "version": VERSION,
-                "weights": fingerprint(self.source),
-                "layers": self.taps,
-            }
-        )
 
     def _build(self, device: torch.device, dtype: torch.dtype) -> None:
         from transformers import SeamlessM4TFeatureExtractor
@@ -142,8 +102,7 @@ class SeamlessEncoder(Encoder):
                     f"encoder, such as {sorted(found['missing_keys'])[0]}: name a full SeamlessM4T "
                     "v2 checkpoint"
                 )
-        if -1 not in self.taps:
-            del model.encoder.layers[max(self.taps) + 1 :]
+        self.drop_untapped(model.encoder.layers)
         self.projection = model.feature_projection.to(device=device, dtype=dtype)
         self.encoder = model.encoder.to(device=device, dtype=dtype)
         self.extractor = SeamlessM4TFeatureExtractor()
@@ -160,47 +119,13 @@ class SeamlessEncoder(Encoder):
         return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True).to(waveforms.device)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:
-        """Encode a right-padded batch.
-
-        Parameters
-        ----------
-        waveforms : Tensor (B, N), float32
-            16 kHz audio in [-1, 1]; what lies beyond ``lengths`` is ignored.
-        lengths : Tensor (B,), int64
-            Valid samples of each row.
-
-        Returns
-        -------
-        EncoderOutput
-            Frames at 50 Hz in the encoder's dtype.
-
-        Raises
-        ------
-        ValueError
-            For a clip longer than ``max_seconds``.
-        """
         self.check_seconds(lengths)
         features = self._features(waveforms, lengths)
         counts = self.output_lengths(lengths)
         valid = length_mask(counts, features.shape[1])
         dtype = next(self.projection.parameters()).dtype
-        tapped: dict[int, Tensor] = {}
-
-        def tap(index: int) -> Any:
-            def hook(module: Any, inputs: Any, output: Any) -> None:
-                tapped[index] = output[0] if isinstance(output, tuple) else output
-
-            return hook
-
-        handles = [
-            self.encoder.layers[index].register_forward_hook(tap(index))
-            for index in self.taps
-            if index >= 0
-        ]
-        try:
-            tapped[-1] = self.encoder(self.projection(features.to(dtype)), attention_mask=valid)
-        finally:
-            for handle in handles:
-                handle.remove()
-        stacked = torch.stack([tapped[index] for index in self.taps], 1)
-        return EncoderOutput(stacked.masked_fill(~valid[:, None, :, None], 0.0), counts)
+        hidden = self.projection(features.to(dtype))
+        tapped = run_tapped(
+            self.encoder.layers, self.taps, lambda: self.encoder(hidden, attention_mask=valid)
+        )
+        return self.output_of(tapped, counts)

@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.encoders.base import Encoder, EncoderOutput, length_mask
-from toolkit.encoders.layers import LayerSpec, short_hash, tapped_layers, transformers_config
-from toolkit.weights import fingerprint, resolve
+from toolkit.encoders.base import EncoderOutput, length_mask
+from toolkit.encoders.checkpoint import CheckpointEncoder, run_tapped
+from toolkit.encoders.layers import LayerSpec, transformers_config
+from toolkit.weights import resolve
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm")
-
-#: Raised when the frames of an unchanged checkpoint change, so that caches are not reused.
-VERSION = 1
 
 
 def preprocessor_normalizes(folder: Path | str) -> bool:
@@ -60,7 +58,7 @@ def preprocessor_normalizes(folder: Path | str) -> bool:
     )
 
 
-class SSLEncoder(Encoder):
+class SSLEncoder(CheckpointEncoder):
     """wav2vec 2.0 (arXiv:2006.11477), HuBERT (arXiv:2106.07447) or WavLM (arXiv:2110.13900).
 
     Group norm in the feature extractor of the base models averages over time, so padding would
@@ -101,11 +99,8 @@ class SSLEncoder(Encoder):
         normalize: bool | None = None,
         max_seconds: float = 60.0,
     ) -> None:
-        super().__init__()
-        self.source = source
-        self.layers = layers if isinstance(layers, (int, str)) else list(layers)
+        super().__init__(source, layers, max_seconds)
         self.normalize = normalize
-        self.max_seconds = float(max_seconds)
         self._valid: Tensor | None = None
 
     @cached_property
@@ -121,23 +116,15 @@ class SSLEncoder(Encoder):
 
     @property
     def dim(self) -> int:
-        """Width of a frame."""
         return self.config.hidden_size
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second."""
         return self.sample_rate / math.prod(self.config.conv_stride)
 
-    @cached_property
-    def taps(self) -> list[int]:
-        """Tapped blocks, ``-1`` for the model's output."""
-        return tapped_layers(self.layers, self.config.num_hidden_layers)
-
     @property
-    def num_layers(self) -> int:
-        """Number of tapped layers."""
-        return len(self.taps)
+    def depth(self) -> int:
+        return self.config.num_hidden_layers
 
     @cached_property
     def min_samples(self) -> int:
@@ -150,16 +137,6 @@ class SSLEncoder(Encoder):
         return field
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames for a number of samples, exact; at least one.
-
-        Parameters
-        ----------
-        samples : Tensor (B,), int64
-
-        Returns
-        -------
-        Tensor (B,), int64
-        """
         lengths = samples.clamp(min=self.min_samples)
         for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
             lengths = (lengths - kernel) // stride + 1
@@ -171,23 +148,8 @@ class SSLEncoder(Encoder):
             return self.normalize
         return preprocessor_normalizes(resolve(self.source))
 
-    def fingerprint(self) -> str:
-        """Short hash of weights, tapped layers and preprocessing.
-
-        Raises
-        ------
-        toolkit.weights.WeightsNotFound
-            If the weights are not on disk.
-        """
-        return short_hash(
-            {
-                "class": "SSLEncoder",
-                "version": VERSION,
-                "weights": fingerprint(self.source),
-                "layers": self.taps,
-                "normalize": self._normalizes,
-            }
-        )
+    def preprocessing(self) -> dict[str, Any]:
+        return {"normalize": self._normalizes}
 
     def _build(self, device: torch.device, dtype: torch.dtype) -> None:
         import transformers
@@ -204,8 +166,7 @@ class SSLEncoder(Encoder):
         # A dropped layer has no output to tap.
         model.config.layerdrop = 0.0
         model.adapter = None
-        if -1 not in self.taps:
-            del model.encoder.layers[max(self.taps) + 1 :]
+        self.drop_untapped(model.encoder.layers)
         # Nothing may leak in over a clip's end: some checkpoints shift silence (batch norm) in
         # front of it.
         model.encoder.pos_conv_embed.conv.register_forward_pre_hook(self._zero_padding)
@@ -233,25 +194,6 @@ class SSLEncoder(Encoder):
         return hidden.transpose(1, 2)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:
-        """Encode a right-padded batch.
-
-        Parameters
-        ----------
-        waveforms : Tensor (B, N), float32
-            16 kHz audio in [-1, 1]; what lies beyond ``lengths`` is ignored.
-        lengths : Tensor (B,), int64
-            Valid samples of each row.
-
-        Returns
-        -------
-        EncoderOutput
-            Frames in the encoder's dtype.
-
-        Raises
-        ------
-        ValueError
-            For a clip longer than ``max_seconds``.
-        """
         self.check_seconds(lengths)
         waveforms = waveforms[:, : int(lengths.max())].float()
         inside = length_mask(lengths, waveforms.shape[1])
@@ -272,26 +214,13 @@ class SSLEncoder(Encoder):
         # wav2vec 2.0 and WavLM return the normalised features too.
         hidden = projected[0] if isinstance(projected, tuple) else projected
         hidden = hidden.masked_fill(~valid[..., None], 0.0)
-        tapped: dict[int, Tensor] = {}
-
-        def tap(index: int) -> Any:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                tapped[index] = output[0] if isinstance(output, tuple) else output
-
-            return hook
-
-        handles = [
-            self.model.encoder.layers[index].register_forward_hook(tap(index))
-            for index in self.taps
-            if index >= 0
-        ]
-        try:
-            tapped[-1] = self.model.encoder(hidden, attention_mask=valid).last_hidden_state
-        finally:
-            for handle in handles:
-                handle.remove()
-        stacked = torch.stack([tapped[index] for index in self.taps], 1)
-        return EncoderOutput(stacked.masked_fill(~valid[:, None, :, None], 0.0), counts)
+        encoder = self.model.encoder
+        tapped = run_tapped(
+            encoder.layers,
+            self.taps,
+            lambda: encoder(hidden, attention_mask=valid).last_hidden_state,
+        )
+        return self.output_of(tapped, counts)
 
 
 def masked_channel_norm(hidden: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:

@@ -8,16 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.encoders.base import Encoder, EncoderOutput, length_mask
-from toolkit.encoders.layers import LayerSpec, short_hash, tapped_layers, transformers_config
+from toolkit.encoders.base import EncoderOutput, length_mask
+from toolkit.encoders.checkpoint import CheckpointEncoder
+from toolkit.encoders.layers import LayerSpec, transformers_config
 from toolkit.encoders.logmel import HOP, LogMel, mel_frames
-from toolkit.weights import fingerprint, resolve
-
-#: Raised when the frames of an unchanged checkpoint change, so that caches are not reused.
-VERSION = 1
+from toolkit.weights import resolve
 
 
-class WhisperEncoder(Encoder):
+class WhisperEncoder(CheckpointEncoder):
     """The encoder of Whisper (arXiv:2212.04356) without its fixed 30 s window.
 
     The checkpoint's own layers run over the clip's frames alone: the spectrogram stops at the
@@ -55,10 +53,7 @@ class WhisperEncoder(Encoder):
     """
 
     def __init__(self, source: str, layers: LayerSpec = (-1,), max_seconds: float = 30.0) -> None:
-        super().__init__()
-        self.source = source
-        self.layers = layers if isinstance(layers, (int, str)) else list(layers)
-        self.max_seconds = float(max_seconds)
+        super().__init__(source, layers, max_seconds)
 
     @cached_property
     def config(self) -> Any:
@@ -79,34 +74,18 @@ class WhisperEncoder(Encoder):
 
     @property
     def dim(self) -> int:
-        """Width of a frame."""
         return self.config.d_model
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second."""
         return self.sample_rate / (2 * HOP)
 
-    @cached_property
-    def taps(self) -> list[int]:
-        """Tapped blocks, ``-1`` for the output after the final layer norm."""
-        return tapped_layers(self.layers, self.config.encoder_layers)
-
     @property
-    def num_layers(self) -> int:
-        """Number of tapped layers."""
-        return len(self.taps)
+    def depth(self) -> int:
+        return self.config.encoder_layers
 
     def output_lengths(self, samples: Tensor) -> Tensor:
-        """Frames for a number of samples, exact: half the log-mel frames, rounded up.
-
-        Parameters
-        ----------
-        samples : Tensor (B,), int64
-
-        Returns
-        -------
-        Tensor (B,), int64
+        """Half the log-mel frames, rounded up; see `Encoder.output_lengths`.
 
         Example
         -------
@@ -114,23 +93,6 @@ class WhisperEncoder(Encoder):
         [1500, 50, 2, 1]
         """
         return (mel_frames(samples) + 1) // 2
-
-    def fingerprint(self) -> str:
-        """Short hash of weights, tapped layers and preprocessing.
-
-        Raises
-        ------
-        toolkit.weights.WeightsNotFound
-            If the weights are not on disk.
-        """
-        return short_hash(
-            {
-                "class": "WhisperEncoder",
-                "version": VERSION,
-                "weights": fingerprint(self.source),
-                "layers": self.taps,
-            }
-        )
 
     def _build(self, device: torch.device, dtype: torch.dtype) -> None:
         from transformers.models.whisper import modeling_whisper
@@ -144,33 +106,12 @@ class WhisperEncoder(Encoder):
                 str(resolve(self.source)), dtype=dtype, attn_implementation="sdpa"
             )
             encoder = whisper.encoder.to(device)
-        # Blocks above the last tapped one would only cost time and memory.
-        if -1 not in self.taps:
-            del encoder.layers[max(self.taps) + 1 :]
+        if self.drop_untapped(encoder.layers):
             encoder.layer_norm = nn.Identity()
         self.encoder = encoder.to(dtype=dtype)
         self.logmel = LogMel(config.num_mel_bins, config.max_source_positions * 2 * HOP)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> EncoderOutput:
-        """Encode a right-padded batch.
-
-        Parameters
-        ----------
-        waveforms : Tensor (B, N), float32
-            16 kHz audio in [-1, 1]; what lies beyond ``lengths`` is ignored.
-        lengths : Tensor (B,), int64
-            Valid samples of each row.
-
-        Returns
-        -------
-        EncoderOutput
-            Frames at 50 Hz in the encoder's dtype.
-
-        Raises
-        ------
-        ValueError
-            For a clip longer than ``max_seconds``.
-        """
         self.check_seconds(lengths)
         encoder = self.encoder
         features, frames = self.logmel(waveforms, lengths)
@@ -190,5 +131,4 @@ class WhisperEncoder(Encoder):
             tapped[index] = hidden
         if -1 in self.taps:
             tapped[-1] = encoder.layer_norm(hidden)
-        stacked = torch.stack([tapped[tap] for tap in self.taps], 1)
-        return EncoderOutput(stacked.masked_fill(~valid[:, None, :, None], 0.0), counts)
+        return self.output_of(tapped, counts)

@@ -24,6 +24,7 @@ import numpy as np
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.teachers.pool import TRANSCRIPT_TASKS, InstructionPool, Task
 from toolkit.text import rouge_l, word_error_rate
+from toolkit.training.curves import new_figure, save_figure
 
 #: Seen and held-out, of tasks and of wordings.
 QUADRANTS = (
@@ -304,18 +305,10 @@ def heat_map(
     ImportError
         Naming the extra that brings matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "the heat map needs matplotlib: pip install 'speechllm-toolkit[plots]'"
-        ) from error
     first = next(iter(scores.values()))["cells"]
     tasks = sorted(first, key=lambda name: not first[name]["seen"])
     width = max(len(cell[what]) for cell in first.values())
-    size = (1.6 + len(scores) * (0.42 * width + 0.5), 1.3 + 0.34 * len(tasks))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(1.6 + len(scores) * (0.42 * width + 0.5), 1.3 + 0.34 * len(tasks))
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
     for axes, (name, entry) in zip(panels, scores.items(), strict=True):
         values = np.full((len(tasks), width), math.nan)
@@ -335,6 +328,4 @@ def heat_map(
         shown = [t if first[t]["seen"] else f"{t} (held out)" for t in tasks]
         axes.set_yticks(range(len(tasks)), shown if axes is panels[0] else [], size=7)
     figure.colorbar(image, ax=panels.tolist(), label=what)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(str(path))
-    return path
+    return save_figure(figure, path)

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from toolkit.data.example import Example
+from toolkit.data.fields import prompt_fields
 from toolkit.data.manifest import Row
-from toolkit.data.sets import prompt_fields
 from toolkit.teachers.pool import InstructionPool, Task
 
 if TYPE_CHECKING:

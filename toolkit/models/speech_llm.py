@@ -14,13 +14,14 @@ from toolkit.data.example import Batch
 from toolkit.encoders.base import Encoder, EncoderOutput
 from toolkit.interleavers.assemble import Assembled, assemble
 from toolkit.interleavers.base import Interleaver
-from toolkit.interleavers.slicing import select_by_time
 from toolkit.llms import generation
 from toolkit.llms.causal_lm import CausalLM
 from toolkit.llms.prompt import Prompt
 from toolkit.losses.base import LLM_NEEDS, LossInput
+from toolkit.models.fit import check_fit
+from toolkit.models.spans import deal, frame_spans, vector_spans
 from toolkit.projectors.base import Projector, ProjectorOutput
-from toolkit.segments import Response, Segment, Speech
+from toolkit.segments import Response, Segment
 
 #: Needs that run the LLM on speech.
 LLM_INPUT_NEEDS = LLM_NEEDS - {"teacher_logits"}
@@ -69,7 +70,7 @@ class SpeechLLM(nn.Module):
         prompt: Prompt,
     ) -> None:
         super().__init__()
-        _check_fit(encoder, projector, interleaver, llm)
+        check_fit(encoder, projector, interleaver, llm)
         self.encoder = encoder
         self.projector = projector
         self.interleaver = interleaver
@@ -94,10 +95,22 @@ class SpeechLLM(nn.Module):
         with nullcontext() if trains else torch.no_grad():
             return self.encoder(batch.waveforms, batch.wave_lengths)
 
-    def project(self, encoded: EncoderOutput) -> ProjectorOutput:
-        """Vectors of the clips in the LLM's embedding space; the projector keeps its own dtype."""
-        dtype = next(self.projector.parameters()).dtype
-        return self.projector(encoded.frames.to(dtype), encoded.lengths)
+    def project(self, encoded: EncoderOutput, aux: bool = True) -> ProjectorOutput:
+        """Vectors of the clips in the LLM's embedding space; the projector keeps its own dtype.
+
+        Parameters
+        ----------
+        encoded : EncoderOutput
+        aux : bool
+            Whether the projector's named extras are wanted too.
+
+        Returns
+        -------
+        ProjectorOutput
+        """
+        frames = encoded.frames.to(next(self.projector.parameters()).dtype)
+        run = self.projector if aux else self.projector.vectors
+        return run(frames, encoded.lengths)
 
     def project_aux(self, encoded: EncoderOutput) -> ProjectorOutput:
         """The projector's named extras alone; no vectors are made."""
@@ -131,51 +144,12 @@ class SpeechLLM(nn.Module):
         if encoded is None:
             return [[] for _ in batch.plans]
         if self.interleaver.cut == "after_encode":
-            return self._project_spans(batch, encoded)
-        lengths = projected.lengths.tolist()
-        speech = []
-        for plan, clips in zip(batch.plans, batch.clip_of, strict=True):
-            segments = [s for s in plan if isinstance(s, Speech)]
-            row = []
-            for order, segment in enumerate(segments):
-                # Waveforms cut before encoding make one clip per segment, whole by construction.
-                before = self.interleaver.cut == "before_encode"
-                clip = clips[order if before else segment.audio]
-                vectors = projected.vectors[clip, : lengths[clip]]
-                whole = segment.start == 0.0 and segment.end is None
-                if not before and not whole:
-                    times = projected.times[clip, : lengths[clip]]
-                    vectors = vectors[select_by_time(times, segment.start, segment.end)]
-                row.append(vectors)
-            speech.append(row)
-        return speech
-
-    def _project_spans(self, batch: Batch, encoded: EncoderOutput) -> list[list[Tensor]]:
-        rate = self.encoder.frame_rate
-        lengths = encoded.lengths.tolist()
-        cuts = []
-        for plan, clips in zip(batch.plans, batch.clip_of, strict=True):
-            for segment in (s for s in plan if isinstance(s, Speech)):
-                clip = clips[segment.audio]
-                stop = lengths[clip] if segment.end is None else round(segment.end * rate)
-                stop = min(max(stop, 1), lengths[clip])
-                start = min(round(segment.start * rate), stop - 1)
-                cuts.append(encoded.frames[clip, :, start:stop])
-        if not cuts:
-            return [[] for _ in batch.plans]
-        sizes = torch.tensor([c.shape[1] for c in cuts], device=encoded.frames.device)
-        stacked = encoded.frames.new_zeros(
-            len(cuts), encoded.frames.shape[1], int(sizes.max()), encoded.frames.shape[3]
-        )
-        for i, cut in enumerate(cuts):
-            stacked[i, :, : cut.shape[1]] = cut
-        projected = self.project(EncoderOutput(stacked, sizes))
-        kept = projected.lengths.tolist()
-        vectors = iter([projected.vectors[i, :n] for i, n in enumerate(kept)])
-        return [
-            [next(vectors) for segment in plan if isinstance(segment, Speech)]
-            for plan in batch.plans
-        ]
+            spans = frame_spans(batch, encoded, self.encoder.frame_rate)
+            if spans is None:
+                return [[] for _ in batch.plans]
+            return deal(batch, self.project(spans, aux=False))
+        # Waveforms cut before encoding make one clip per segment, whole by construction.
+        return vector_spans(batch, projected, cut=self.interleaver.cut != "before_encode")
 
     def assemble(
         self,
@@ -215,7 +189,7 @@ class SpeechLLM(nn.Module):
             out.frames, out.frame_lengths = encoded.frames, encoded.lengths
         cuts_frames = self.interleaver.cut == "after_encode"
         if hears and ("vectors" in needs or (needs & LLM_INPUT_NEEDS and not cuts_frames)):
-            out.projected = self.project(encoded)
+            out.projected = self.project(encoded, aux="aux" in needs)
         elif hears and "aux" in needs:
             out.projected = self.project_aux(encoded)
         if needs & LLM_INPUT_NEEDS:
@@ -246,7 +220,7 @@ class SpeechLLM(nn.Module):
         if batch.has_speech():
             encoded = self.encode(batch)
             cuts_frames = self.interleaver.cut == "after_encode"
-            projected = None if cuts_frames else self.project(encoded)
+            projected = None if cuts_frames else self.project(encoded, aux=False)
             # The table of some LLMs is computed when it is asked for.
             if projected is not None and type(self.projector).finish is not Projector.finish:
                 projected = self.projector.finish(projected, self.llm.embedding_table())
@@ -289,7 +263,8 @@ class SpeechLLM(nn.Module):
         """
         if not batch.has_speech():
             return None
-        tokens = self.projector.heard(self.project(self.encode(batch)))
+        projected = self.project(self.encode(batch))
+        tokens = self.projector.heard(projected, self.llm.embedding_table())
         if tokens is None:
             return None
         return [self.llm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
@@ -402,33 +377,3 @@ class SpeechLLM(nn.Module):
             )
             for row in ids
         ]
-
-
-def _check_fit(
-    encoder: Encoder, projector: Projector, interleaver: Interleaver, llm: CausalLM
-) -> None:
-    pairs = (
-        ("projector.input_dim", projector.input_dim, "encoder.dim", encoder.dim),
-        ("projector.output_dim", projector.output_dim, "llm.dim", llm.dim),
-        (
-            "projector.input_layers",
-            projector.input_layers,
-            "encoder.num_layers",
-            encoder.num_layers,
-        ),
-    )
-    for left, a, right, b in pairs:
-        if a != b:
-            raise ValueError(f"{left} is {a} but {right} is {b}: write `{left}: !ref <{right}>`")
-    if interleaver.cut == "after_encode" and getattr(projector, "pads", "keep") == "trim":
-        raise ValueError(
-            "`pads: trim` looks at a clip's vectors as a whole, but `cut: after_encode` projects it"
-            " span by span: use `pads: keep` or `cut: after_project`"
-        )
-    cuts_by_time = interleaver.needs_words and interleaver.cut == "after_project"
-    if cuts_by_time and not projector.has_times:
-        raise ValueError(
-            f"{type(interleaver).__name__} cuts by time, but the vectors of "
-            f"{type(projector).__name__} have no times: use a time-synchronous projector or "
-            "`cut: before_encode`"
-        )

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Sequence
-
-from tqdm import tqdm
 
 from toolkit.data.audio import audio_info
 from toolkit.data.collate import Collator
 from toolkit.data.manifest import Row
 from toolkit.evaluation.benchmarks.base import Benchmark
 from toolkit.evaluation.benchmarks.items import BenchmarkItem, rows_of
-from toolkit.evaluation.decoding import Inputs, decode, usable
+from toolkit.evaluation.decoding import Inputs, usable
 from toolkit.evaluation.plans import TEXT_INPUTS
 from toolkit.models import SpeechLLM
 from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.decoding import decode_inputs
 
 log = logging.getLogger("toolkit")
 
@@ -58,25 +56,21 @@ def decode_benchmark(
     items = [item for item in items if rows[item.audio].audio in clips]
     if not items:
         raise RuntimeError(f"benchmark {name}: no usable clip, by reason: {dict(dropped)}")
-    references, seconds = None, {}
-    for kind in benchmark.inputs:
-        started = time.time()
-        bar = tqdm(total=len(items), desc=f"{name} {kind}", unit="item")
-        decoded = decode(
-            reader if kind in TEXT_INPUTS else model,
-            # Only a cached clip has frames; one that no manifest names is encoded here.
-            Inputs(_collator(context, model, kept), kind, kept),
-            benchmark.decode_items(items, rows, name, kind),
-            context.exp / "decode" / f"benchmark-{name}.{kind}.jsonl",
-            references,
-            benchmark.max_new_tokens,
-            benchmark.batch_size,
-            bar.update,
-        )
-        bar.close()
-        if kind == "text":
-            references = {row["id"]: row for row in decoded}
-        seconds[kind] = round(time.time() - started, 1)
+
+    def ask(kind):
+        # Only a cached clip has frames; one that no manifest names is encoded here.
+        inputs = Inputs(_collator(context, model, kept), kind, kept)
+        questions = benchmark.decode_items(items, rows, name, kind)
+        return (reader if kind in TEXT_INPUTS else model), inputs, questions
+
+    seconds = decode_inputs(
+        context.exp / "decode",
+        f"benchmark-{name}",
+        benchmark.inputs,
+        ask,
+        benchmark.max_new_tokens,
+        benchmark.batch_size,
+    )
     log.info("benchmark %s: %d items, seconds per input %s", name, len(items), seconds)
     return {"items": len(items), "dropped": dict(dropped), "seconds": seconds}
 

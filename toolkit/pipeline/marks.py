@@ -30,6 +30,20 @@ def write_json(path: Path, data: Any) -> None:
     os.replace(partial, path)
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    nested data
+    """
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def settings(tree: Any) -> Any:
     """A config subtree without the keys that change nothing about the outcome.
 
@@ -89,7 +103,7 @@ class Marks:
     def read(self, name: str) -> dict | None:
         """A stage's mark, or None."""
         path = self.path(name)
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def digest(self, name: str) -> str:
         """Short hash of what a finished stage was made from; empty if it has not run."""

@@ -6,13 +6,14 @@ import json
 import logging
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from toolkit.config import ConfigError, load
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import Marks, StageChanged, settings, write_json
 from toolkit.pipeline.ranks import SHARED_STAGES, local_device, rank, run_ranks, world_size
+from toolkit.pipeline.reuse import find_donor, take_over
 from toolkit.pipeline.table import STAGES, Stage, find_stage
 
 log = logging.getLogger("toolkit")
@@ -49,6 +50,8 @@ class RunOptions:
     user_dir : Path, optional
     training_processes : int
         Ranks of the training stages, one per GPU where there are GPUs.
+    reuse : Path, optional
+        Folder of runs whose stages are taken over where they were finished with the same settings.
     """
 
     recipe: Path
@@ -65,6 +68,7 @@ class RunOptions:
     num_processes: int = 2
     user_dir: Path | None = None
     training_processes: int = 1
+    reuse: Path | None = None
 
 
 def open_run(options: RunOptions, seed: int | None = None) -> RunContext:
@@ -168,16 +172,20 @@ def run(options: RunOptions) -> list[RunContext]:
                 f"several processes run {', '.join(SHARED_STAGES)} only, not {', '.join(alone)}: "
                 "give --stage and --stop-stage, and run the others in one process"
             )
+        if options.reuse:
+            raise ValueError("--reuse is one process's work: run stages 2 to 6 in one process")
         options.device = local_device(options.device)
     contexts = []
     for seed in options.seeds or [None]:
         context = open_run(options, seed)
         contexts.append(context)
         if options.dry_run:
-            print_plan(context, first, last)
+            print_plan(context, first, last, options.reuse)
             continue
         _start_log(context)
         for stage in stages:
+            if options.reuse:
+                take_over(context, stage, options.reuse)
             if stage.name in SHARED_STAGES and options.training_processes > 1:
                 _run_in_ranks(context, stage, options)
             else:
@@ -207,6 +215,7 @@ def command_of(options: RunOptions) -> list[str]:
     words += ["--nj", str(options.num_processes)]
     words += ["--tag", options.tag] if options.tag else []
     words += ["--user-dir", str(options.user_dir)] if options.user_dir else []
+    words += ["--reuse", str(options.reuse)] if options.reuse else []
     words += [f"--{name}" for name in ("quick", "force") if getattr(options, name)]
     return words
 
@@ -219,7 +228,7 @@ def _run_in_ranks(context: RunContext, stage: Stage, options: RunOptions) -> Non
         run_stage(context, stage, force=options.force)
         return
     log.info("stage %d %s: %d processes", stage.number, stage.name, options.training_processes)
-    words = [*command_of(options), "--seeds", str(context.seed)]
+    words = [*command_of(replace(options, reuse=None)), "--seeds", str(context.seed)]
     words += ["--stage", stage.name, "--stop-stage", stage.name]
     code = run_ranks(words, options.training_processes)
     if code:
@@ -239,8 +248,7 @@ def stage_state(context: RunContext, stage: Stage) -> tuple[str, list[str], dict
         The settings and inputs its mark would hold.
     """
     config, marks = context.config, Marks(context.exp)
-    declared = [config.select(key) for key in stage.switches]
-    if any(value in (None, False, "off") for value in declared):
+    if stage.is_off(config):
         return "off", [], {}, {}
     if stage.always:
         return "run", [], {}, {}
@@ -296,11 +304,11 @@ def run_stage(context: RunContext, stage: Stage, force: bool = False) -> None:
         from toolkit.training.distributed import Ranks
 
         # All have seen the same state before the first of them changes it.
-        Ranks().barrier()
+        Ranks(context.device).barrier()
     if state == "changed" and stage.name in SHARED_STAGES and rank() == 0:
         _set_aside(context.phase_folder(stage.name))
     if world_size() > 1:
-        Ranks().barrier()
+        Ranks(context.device).barrier()
     started = time.time()
     log.info("%s: START %s%s", label, stage.summary, " [SMOKE]" if context.smoke else "")
     suffix = f".rank{rank()}" if rank() else ""
@@ -318,7 +326,7 @@ def run_stage(context: RunContext, stage: Stage, force: bool = False) -> None:
             marks.finish(stage.name, own, inputs, facts, seconds)
         _record_time(context, stage, seconds)
     if world_size() > 1:
-        Ranks().barrier()
+        Ranks(context.device).barrier()
     log.info("%s: DONE in %.1f s", label, seconds)
 
 
@@ -335,11 +343,29 @@ def _record_time(context: RunContext, stage: Stage, seconds: float) -> None:
     write_json(path, times)
 
 
-def print_plan(context: RunContext, first: Stage, last: Stage) -> None:
-    """Print what would run and why."""
+def print_plan(context: RunContext, first: Stage, last: Stage, reuse: Path | None = None) -> None:
+    """Print what would run and why, with what would be made anew because of that.
+
+    Parameters
+    ----------
+    context : RunContext
+    first, last : Stage
+    reuse : Path, optional
+        Folder of runs whose stages may be taken over.
+    """
     print(f"{context.title}, seed {context.seed} -> {context.exp}")
+    anew: set[str] = set()
     for stage in STAGES[first.number : last.number + 1]:
         state, changes, _, _ = stage_state(context, stage)
+        donor = find_donor(context, stage, reuse) if reuse and state == "run" else None
+        behind = [name for name in stage.after if name in anew]
+        if donor is not None:
+            state, changes = "reuse", [f"from {donor}"]
+        elif state in ("done", "continue") and behind:
+            state = "run" if stage.follows else "changed"
+            changes = [f"behind stage {name}" for name in behind]
+        if state not in ("off", "done"):
+            anew.add(stage.name)
         print(f"  {stage.number:2d} {stage.name:9s} {state:9s} {stage.summary}")
         for line in changes:
             print(f"       {line}")

@@ -11,9 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from toolkit.evaluation.decoding import read_decoded, usable
-from toolkit.evaluation.generalisation import generalisation
+from toolkit.evaluation.exchange import read_answers, write_items
 from toolkit.evaluation.plans import DecodePlan, DecodeRun
-from toolkit.evaluation.scoring import score_set
 from toolkit.evaluation.systems import (
     READS,
     EndpointSystem,
@@ -22,8 +21,6 @@ from toolkit.evaluation.systems import (
     System,
     TextSystem,
     decode_system,
-    read_answers,
-    write_items,
 )
 from toolkit.evaluation.tables import (
     generalisation_table,
@@ -34,7 +31,8 @@ from toolkit.evaluation.tables import (
 from toolkit.llms import CausalLM
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import write_json
-from toolkit.pipeline.stages.decode import repeat_wording
+from toolkit.pipeline.scores import score_runs
+from toolkit.pipeline.topline import repeat_wording
 from toolkit.teachers import Endpoint
 from toolkit.teachers.answers import AnswerStore
 
@@ -175,29 +173,17 @@ def score_systems(context: RunContext, options: SystemOptions) -> str:
     for path in options.decoded:
         for part, items in parts:
             answered.setdefault(part.name, {})[path.stem] = read_answers(path, items, path.stem)
-    for metric in score.all_metrics():
-        metric.prepare(context.device)
-    scores = {
-        "normaliser": score.normaliser,
-        "bootstrap": score.bootstrap,
-        "confidence": score.confidence,
-        "smoke": context.smoke,
-        "seed": context.seed,
-        "sets": {},
-        "generalisation": {},
-    }
+    # A run's own decoding of the text branch wins: it has likelihoods too.
+    decoded = [(part, {**answered[part.name], **own[part.name]}) for part, _ in parts]
+    scores = score_runs(context, decoded, plan, score)
     lines = [f"# Systems beside {context.title}, seed {context.seed}", ""]
     for part, _ in parts:
-        # A run's own decoding of the text branch wins: it has likelihoods too.
-        decoded = {**answered[part.name], **own[part.name]}
+        lines += [f"## {part.name}", ""]
         if part.name in plan.sets:
-            scores["sets"][part.name] = score_set(decoded, score, plan.pool)
-            lines += [f"## {part.name}", "", results_table([scores], part.name), ""]
-            lines += [*paired_lines(scores, part.name), "", *metric_tables(scores, part.name)]
+            lines += [results_table([scores], part.name), "", *paired_lines(scores, part.name)]
+            lines += ["", *metric_tables(scores, part.name)]
         else:
-            entry = generalisation(decoded, score, plan.pool)
-            scores["generalisation"][part.name] = entry
-            lines += [f"## {part.name}", "", *generalisation_table(entry)]
+            lines += generalisation_table(scores["generalisation"][part.name])
     write_json(folder / "scores.json", scores)
     text = "\n".join(lines) + "\n"
     (folder / "RESULTS.md").write_text(text)

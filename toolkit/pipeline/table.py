@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from toolkit.config import Config
     from toolkit.pipeline.context import RunContext
 
 
@@ -30,6 +31,9 @@ class Stage:
         Runs each time it is asked for (checks and reports are cheap and must be current).
     follows : bool
         Runs again by itself when a stage of ``after`` was: what it makes can be made any time.
+    makes : tuple of str, optional
+        What it leaves in the run's folder, where another run with the same settings may take that
+        over (``--reuse``); None for what is each run's own.
     """
 
     number: int
@@ -39,6 +43,7 @@ class Stage:
     after: tuple[str, ...] = ()
     always: bool = False
     follows: bool = False
+    makes: tuple[str, ...] | None = None
 
     @property
     def switches(self) -> tuple[str, ...]:
@@ -49,6 +54,10 @@ class Stage:
     def hashed_keys(self) -> tuple[str, ...]:
         """Keys that the done-mark hashes."""
         return tuple(key.lstrip("?") for key in self.keys)
+
+    def is_off(self, config: Config) -> bool:
+        """Whether a recipe does not declare the stage, or switches it off."""
+        return any(config.select(key) in (None, False, "off") for key in self.switches)
 
     def function(self) -> Callable[[RunContext], dict]:
         """The stage's code, imported only when it runs; returns facts for its done-mark."""
@@ -63,14 +72,15 @@ STAGES = (
         always=True,
     ),
     Stage(1, "download", "weights, pinned and checksummed; later stages work offline", always=True),
-    Stage(2, "prepare", "raw corpus -> manifests and a data report", ("?corpora",)),
-    Stage(3, "annotate", "word times and transcripts", ("?annotate",), ("prepare",)),
+    Stage(2, "prepare", "raw corpus -> manifests and a data report", ("?corpora",), makes=()),
+    Stage(3, "annotate", "word times and transcripts", ("?annotate",), ("prepare",), makes=()),
     Stage(
         4,
         "teach",
         "the text LLM writes the targets; text topline per task",
         ("?teacher", "prompt", "llm"),
         ("prepare", "annotate"),
+        makes=("targets.jsonl", "topline.json"),
     ),
     Stage(
         5,
@@ -78,6 +88,7 @@ STAGES = (
         "frozen-encoder features",
         ("?cache", "encoder", "sets", "decode.sets"),
         ("prepare",),
+        makes=(),
     ),
     Stage(
         6,
@@ -85,6 +96,7 @@ STAGES = (
         "first phase, where a method has one",
         ("?phases.pretrain", "encoder", "projector", "llm", "sets", "seed"),
         ("prepare",),
+        makes=("pretrain",),
     ),
     Stage(
         7,

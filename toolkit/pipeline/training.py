@@ -83,10 +83,27 @@ def _audible(
     return kept
 
 
-def _leave_out_refused(
+def leave_out_refused(
     name: str, examples: list[Example], losses: Mapping[str, Loss], model: SpeechLLM
 ) -> None:
-    """Remove, and count in the log, what a loss of the phase cannot learn from."""
+    """Remove, and count in the log, what a loss of the phase cannot learn from.
+
+    Parameters
+    ----------
+    name : str
+        Of the set, for messages.
+    examples : list of Example
+        Changed in place.
+    losses : mapping of str to Loss
+        Those of zero weight refuse nothing.
+    model : SpeechLLM
+        Materialised projector; encoder and LLM may be on disk.
+
+    Raises
+    ------
+    RuntimeError
+        When nothing is left, with the counts by reason.
+    """
     asking = [
         loss
         for loss in losses.values()
@@ -116,6 +133,43 @@ def _leave_out_refused(
     examples[:] = kept
 
 
+def start_folder(context: RunContext) -> Path:
+    """Folder of the phase that the main phase starts from; it need not be there.
+
+    Parameters
+    ----------
+    context : RunContext
+
+    Returns
+    -------
+    Path
+        What ``phases.train.start`` names, else that of the run's own first phase.
+    """
+    declared = context.config.select("phases.train.start")
+    return Path(declared) if declared else context.phase_folder("pretrain")
+
+
+def check_start(context: RunContext) -> str | None:
+    """What is wrong with ``phases.train.start``, or None.
+
+    Parameters
+    ----------
+    context : RunContext
+
+    Returns
+    -------
+    str or None
+        A sentence with the remedy.
+    """
+    folder = start_folder(context)
+    if not context.config.select("phases.train.start") or (folder / "best").exists():
+        return None
+    return (
+        f"phases.train.start: {folder} holds no finished phase; run the recipe that pretrains, "
+        "up to its stage 6, name the folder of a phase that was trained, or set it to null"
+    )
+
+
 def run_phase(context: RunContext, name: str) -> dict:
     """Train one phase; resumes by itself.
 
@@ -129,9 +183,16 @@ def run_phase(context: RunContext, name: str) -> dict:
     -------
     dict
         The brain's summary.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the phase is to start from one that is not there.
     """
     from toolkit.training import SpeechLLMBrain, load_best
 
+    if name == "train" and (problem := check_start(context)):
+        raise FileNotFoundError(problem)
     phase = context.config.build(f"phases.{name}")[f"phases.{name}"]
     run_llm = phase.runs_llm()
     trained = {path.partition(".")[0] for path in phase.trainable}
@@ -145,8 +206,8 @@ def run_phase(context: RunContext, name: str) -> dict:
     rows = {e.row.id: e.row for examples in train.values() for e in examples}
     model.projector.fit(list(rows.values()), model.llm.tokenizer)
     for name_of_set, examples in (*train.items(), *valid.items()):
-        _leave_out_refused(name_of_set, examples, phase.losses, model)
-    previous = context.phase_folder("pretrain")
+        leave_out_refused(name_of_set, examples, phase.losses, model)
+    previous = start_folder(context)
     if name == "train" and (previous / "best").exists():
         load_best(previous, model)
         log.info("starting from %s", previous / "best")

@@ -189,13 +189,30 @@ class Projector(Component):
         """
         return self(frames, lengths).aux
 
-    def heard(self, output: ProjectorOutput) -> list[list[int]] | None:
+    def vectors(self, frames: Tensor, lengths: Tensor) -> ProjectorOutput:
+        """The vectors alone, where nothing asks for the named extras.
+
+        Parameters
+        ----------
+        frames : Tensor (B, L, T, D), float
+        lengths : Tensor (B,), int64
+
+        Returns
+        -------
+        ProjectorOutput
+            As of `forward`; cheaper, and with an empty ``aux``, where a projector overrides it.
+        """
+        return self(frames, lengths)
+
+    def heard(self, output: ProjectorOutput, table: Tensor) -> list[list[int]] | None:
         """The LLM's tokens that a projector recognised, where it recognises any.
 
         Parameters
         ----------
         output : ProjectorOutput
             Of `forward`.
+        table : Tensor (V, D_llm)
+            The LLM's input embeddings.
 
         Returns
         -------

@@ -332,7 +332,7 @@ class CTCEmbedding(Projector):
             return average
         return average + (best - average).detach()
 
-    def heard(self, output: ProjectorOutput) -> list[list[int]]:
+    def heard(self, output: ProjectorOutput, table: Tensor) -> list[list[int]]:
         """The best path of the posterior, blanks and repeats removed; see `Projector.heard`."""
         log_probs, lengths = output.aux["ctc_log_probs"], output.aux["ctc_lengths"]
         runs = find_runs(log_probs, lengths)

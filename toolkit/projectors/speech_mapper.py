@@ -127,8 +127,8 @@ class SpeechMapper(Projector):
     ctc : CTCEmbedding, optional
         Scores tokens on the frames behind the first block, so that `toolkit.losses.EmbeddingCTC`
         can teach it; makes no vectors. No part of the paper; its authors' successor has a CTC head
-        there (arXiv:2607.01960). Its ``input_dim`` is the first of ``widths``. It scores at every
-        forward, also when no loss asks any more.
+        there (arXiv:2607.01960). Its ``input_dim`` is the first of ``widths``. It runs only where
+        a loss asks for its scores.
 
     Example
     -------
@@ -250,20 +250,35 @@ class SpeechMapper(Projector):
         return TranscriptUnits(normalise=self.normalise)
 
     def aux(self, frames: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        return self._first(frames, lengths)[2]
+        return self._scores(*self._first(frames, lengths))
 
-    def _first(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Frames and lengths behind the first block, and the scores made of them."""
-        values, lengths = self.blocks[0](self.mixed(frames, lengths), lengths)
-        return values, lengths, {} if self.ctc is None else self.ctc.aux(values[:, None], lengths)
+    def vectors(self, frames: Tensor, lengths: Tensor) -> ProjectorOutput:
+        return self._output(*self._first(frames, lengths), lengths, {})
 
     def forward(self, frames: Tensor, lengths: Tensor) -> ProjectorOutput:
-        values, out_lengths, aux = self._first(frames, lengths)
+        values, behind = self._first(frames, lengths)
+        return self._output(values, behind, lengths, self._scores(values, behind))
+
+    def _first(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (B, T', widths[0]) and their lengths behind the first block."""
+        return self.blocks[0](self.mixed(frames, lengths), lengths)
+
+    def _scores(self, values: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """What ``ctc`` makes of the frames behind the first block."""
+        return {} if self.ctc is None else self.ctc.aux(values[:, None], lengths)
+
+    def _output(
+        self, values: Tensor, behind: Tensor, lengths: Tensor, aux: dict[str, Tensor]
+    ) -> ProjectorOutput:
+        """What the other blocks make of ``behind`` valid frames behind the first one.
+
+        The clips' own ``lengths`` give the times.
+        """
         for block in self.blocks[1:]:
-            values, out_lengths = block(values, out_lengths)
-        vectors = zero_beyond(self.out(values), out_lengths)
+            values, behind = block(values, behind)
+        vectors = zero_beyond(self.out(values), behind)
         times = strided_times(lengths, vectors.shape[1], math.prod(self.strides), self.frame_rate)
-        return ProjectorOutput(vectors, out_lengths, times, aux)
+        return ProjectorOutput(vectors, behind, times, aux)
 
     def finish(self, output: ProjectorOutput, table: Tensor) -> ProjectorOutput:
         """Drop the pads, with ``pads: trim``; see `Projector.finish`.
@@ -275,17 +290,27 @@ class SpeechMapper(Projector):
         """
         if self.pads == "keep":
             return output
-        pad = int(self.pad)
-        if pad < 0:
+        if int(self.pad) < 0:
             raise RuntimeError("pads: trim knows no pad token; call fit(rows, tokenizer) or load")
-        vectors, lengths = output.vectors, output.lengths
-        nearest = nearest_tokens(vectors.flatten(0, 1), table, pad).view(vectors.shape[:2])
-        ends = (nearest == pad) | ~length_mask(lengths, vectors.shape[1])
-        first = F.pad(ends, (0, 1), value=True).int().argmax(1)
-        kept = first.clamp(min=1).minimum(lengths)
+        words = self._read(output, table)[1]
+        kept = words.clamp(min=1).minimum(output.lengths)
         size = int(kept.max())
-        times = zero_beyond(output.times[:, :size], kept)
-        return ProjectorOutput(zero_beyond(vectors[:, :size], kept), kept, times, output.aux)
+        vectors, times = (zero_beyond(v[:, :size], kept) for v in (output.vectors, output.times))
+        return ProjectorOutput(vectors, kept, times, output.aux)
+
+    def heard(self, output: ProjectorOutput, table: Tensor) -> list[list[int]] | None:
+        """The nearest tokens in front of the first pad; None without `pad_token`."""
+        if int(self.pad) < 0:
+            return None
+        nearest, words = self._read(output, table)
+        return [ids[:end] for ids, end in zip(nearest.tolist(), words.tolist(), strict=True)]
+
+    def _read(self, output: ProjectorOutput, table: Tensor) -> tuple[Tensor, Tensor]:
+        """Token nearest to each vector (B, N), and their number in front of the first pad (B,)."""
+        vectors, pad = output.vectors, int(self.pad)
+        nearest = nearest_tokens(vectors.flatten(0, 1), table, pad).view(vectors.shape[:2])
+        ends = (nearest == pad) | ~length_mask(output.lengths, vectors.shape[1])
+        return nearest, F.pad(ends, (0, 1), value=True).int().argmax(1)
 
     def max_output_length(self, lengths: Tensor) -> Tensor:
         return strided_lengths(lengths, self.strides)

@@ -9,9 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.data.fields import prompt_fields
 from toolkit.data.files import whole_json_lines
 from toolkit.data.manifest import Row
-from toolkit.data.sets import prompt_fields
 from toolkit.teachers.endpoint import Endpoint, body_key
 from toolkit.teachers.pool import Task
 

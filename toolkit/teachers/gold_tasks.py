@@ -13,13 +13,30 @@ from toolkit.teachers.checks import words
 from toolkit.teachers.pool import InstructionPool, Task
 from toolkit.text import LANGUAGES, chrf, language_of, token_f1, word_error_rate
 
+#: Two-letter codes (ISO 639-1) to what an instruction calls the language.
 NAMES = {
+    "ar": "Arabic",
+    "ca": "Catalan",
+    "cy": "Welsh",
     "de": "German",
     "en": "English",
     "es": "Spanish",
+    "et": "Estonian",
+    "fa": "Persian",
     "fr": "French",
+    "id": "Indonesian",
     "it": "Italian",
+    "ja": "Japanese",
+    "lv": "Latvian",
+    "mn": "Mongolian",
+    "nl": "Dutch",
+    "pt": "Portuguese",
     "ru": "Russian",
+    "sl": "Slovenian",
+    "sv": "Swedish",
+    "ta": "Tamil",
+    "tr": "Turkish",
+    "zh": "Chinese",
 }
 TRANSLATION_WORDINGS = (
     "Translate the following into {name}:",
@@ -32,11 +49,11 @@ TRANSLATION_WORDINGS = (
     "Say this in {name}:",
 )
 QUESTION_WORDINGS = (
-    "Answer the question about the following announcement with a few words. {question}",
-    "{question} Answer briefly, from this announcement:",
+    "Answer the question about the following {passage} with a few words. {question}",
+    "{question} Answer briefly, from this {passage}:",
     "Read what is said and answer. Question: {question}",
     "Here is a question: {question} The answer is in this text:",
-    "Use the announcement below to answer this question in as few words as possible: {question}",
+    "Use the {passage} below to answer this question in as few words as possible: {question}",
     "According to the following, {question}",
     "{question} Give only the answer. The text:",
     "Find the answer to this question in the text below. {question}",
@@ -119,15 +136,20 @@ def translation_pool(
     return InstructionPool(tasks)
 
 
-def question_pool(spoken: bool = False, name: str = "question_answering") -> InstructionPool:
+def question_pool(
+    spoken: bool = False, name: str = "question_answering", passage: str = "announcement"
+) -> InstructionPool:
     """Question answering, with the row's ``question`` in the instruction and ``answer`` as target.
 
     Parameters
     ----------
     spoken : bool
-        The question is heard behind the passage: the instruction only points at it.
+        The question is heard behind the passage, as ``attributes.spoken_question`` says: the
+        instruction only points at it.
     name : str
         Of the task.
+    passage : str
+        What the instructions call the passage.
 
     Returns
     -------
@@ -142,7 +164,15 @@ def question_pool(spoken: bool = False, name: str = "question_answering") -> Ins
     ('Read what is said and answer. Question: Which key?', '2')
     """
     wordings = SPOKEN_QUESTION_WORDINGS if spoken else QUESTION_WORDINGS
-    return InstructionPool([Task(name, wordings, is_short_answer, target="answer", score=token_f1)])
+    task = Task(
+        name,
+        tuple(wording.replace("{passage}", passage) for wording in wordings),
+        is_short_answer,
+        target="answer",
+        score=token_f1,
+        requires="attributes.spoken_question" if spoken else "question",
+    )
+    return InstructionPool([task])
 
 
 def joined(*pools: InstructionPool) -> InstructionPool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolkit.data.fields import prompt_fields, row_value
 from toolkit.data.manifest import Row
-from toolkit.data.sets import prompt_fields, row_value
 from toolkit.teachers.checks import Check
 
 #: Tasks whose right answer is the transcript.
@@ -41,6 +41,8 @@ class Task:
         Rows the task is for, by their language; empty for all.
     score : callable (reference, answer) -> float, optional
         How good an answer is, in [0, 1], where there is a reference.
+    requires : str
+        Another row field without which the task cannot be asked (``question``); empty for none.
 
     Example
     -------
@@ -59,11 +61,13 @@ class Task:
     language: str = ""
     source_languages: tuple[str, ...] = ()
     score: Callable[[str, str], float] | None = None
+    requires: str = ""
 
     def accepts(self, row: Row) -> bool:
-        """Whether the task can be asked about a row: its language fits, its reference is there."""
+        """Whether the task can be asked about a row: its language fits, what it needs is there."""
         fits = not self.source_languages or row.language in self.source_languages
-        return fits and (not self.target or bool(self.reference(row)))
+        able = not self.requires or bool(row_value(row, self.requires))
+        return fits and able and (not self.target or bool(self.reference(row)))
 
     def reference(self, row: Row) -> str:
         """The row's right answer; empty for tasks without one."""

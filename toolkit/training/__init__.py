@@ -11,7 +11,7 @@ from typing import Any
 _HOMES = {
     "Phase": "phase",
     "SpeechLLMBrain": "brain",
-    "Hooks": "brain",
+    "Hooks": "hooks",
     "TrainingDiverged": "monitor",
     "NoUsableAudio": "monitor",
     "REQUEUE_EXIT": "signals",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ import torch
 from speechbrain import Stage
 from torch import Tensor
 
-from toolkit.data.batching import WindowSampler
 from toolkit.data.collate import Collator
 from toolkit.data.example import Batch, Example
 from toolkit.losses.base import LossInput
 from toolkit.training.checkpoint import load_trained, preserved_rng, seed_everything
 from toolkit.training.curves import draw_curves
 from toolkit.training.distributed import Ranks
-from toolkit.training.loader import Window, example_costs, note_vectors, train_windows
+from toolkit.training.hooks import Hooks
+from toolkit.training.loader import Window, note_vectors, train_windows
+from toolkit.training.mixture import mix
 from toolkit.training.monitor import Monitor
 from toolkit.training.optimisation import (
     MovingAverage,
@@ -40,20 +40,6 @@ from toolkit.training.run_state import RunState, data_key
 from toolkit.training.signals import REQUEUE_EXIT, StopRequest
 from toolkit.training.term_gradients import TermGradients
 from toolkit.training.validation import Validator
-
-
-class Hooks:
-    """What a pipeline may add to training; subclass and override.
-
-    Any object with some of these methods does as well.
-    """
-
-    def on_validation(self, step: int) -> Mapping[str, float]:
-        """After the losses of a validation; returned numbers join the metrics."""
-        return {}
-
-    def on_step(self, step: int) -> None:
-        """After every optimiser step."""
 
 
 class SpeechLLMBrain(speechbrain.Brain):
@@ -111,10 +97,6 @@ class SpeechLLMBrain(speechbrain.Brain):
     ) -> None:
         if not phase.losses:
             raise ValueError("phase: `losses` is empty; name at least one loss")
-        missing = [name for name in phase.data if name not in train_examples]
-        if missing:
-            raise ValueError(f"phase: data names {missing}, given are {sorted(train_examples)}")
-        self.ranks = Ranks()
         self.model = model
         self.phase = phase
         self.collator = collator
@@ -129,6 +111,8 @@ class SpeechLLMBrain(speechbrain.Brain):
         check_text_branch(self.groups, phase)
         self.named = [pair for named in self.groups.values() for pair in named]
         self.parameters = [parameter for _, parameter in self.named]
+        self.ranks = Ranks(self.parameters[0].device)
+        self.mixture = mix(train_examples, phase, model, collator, seed, self.ranks)
         self.table = parameter_table(modules, self.groups)
         super().__init__(
             modules=modules,
@@ -140,36 +124,12 @@ class SpeechLLMBrain(speechbrain.Brain):
         )
         self.optimiser = build_optimiser(self.groups, phase)
         self.ema = MovingAverage(self.named, phase.ema) if phase.ema else None
-        self.examples = [
-            replace(example, set_name=name)
-            for name in phase.data
-            for example in train_examples[name]
-        ]
-        self.costs = example_costs(model, collator, self.examples)
-        self.sampler = self._sampler({name: len(train_examples[name]) for name in phase.data})
         self.validator = Validator(
             model, valid_examples, phase.losses, collator, phase.budget(), self.ranks, num_workers,
             phase.measures,
         )  # fmt: skip
         self.current_progress = 0.0
         self.term_gradients: TermGradients | None = None
-
-    def _sampler(self, sizes: Mapping[str, int]) -> WindowSampler:
-        costs, first = {}, 0
-        for name, size in sizes.items():
-            costs[name] = self.costs[first : first + size]
-            first += size
-        keys = [example.fields.get("instruction", "") for example in self.examples]
-        return WindowSampler(
-            costs,
-            self.phase.data,
-            self.phase.budget(),
-            self.phase.accumulation,
-            self.seed,
-            self.ranks.rank,
-            self.ranks.world,
-            keys if self.phase.group_by_instruction else None,
-        )
 
     def print_trainable_parameters(self) -> None:
         """Print and save the table of parameters."""
@@ -235,7 +195,7 @@ class SpeechLLMBrain(speechbrain.Brain):
             After ``nonfinite_patience`` steps in a row.
         """
         seed_everything(self.seed, self.ranks.rank)
-        key = data_key(self.examples, self.costs, self.phase)
+        key = data_key(self.mixture.examples, self.mixture.costs, self.phase)
         self.state = RunState(self.out_dir, self.phase, self.ranks, key)
         self.state.resume(self)
         if self.state.summary:
@@ -258,7 +218,7 @@ class SpeechLLMBrain(speechbrain.Brain):
         self.norm = torch.zeros((), device=self.device)
         set_modes(self.modules, self.groups, True)
         windows = train_windows(
-            self.examples, self.collator, self.sampler, state.cursor, state.step,
+            self.mixture.examples, self.collator, self.mixture.sampler, state.cursor, state.step,
             phase.optimizer_steps, self.num_workers,
         )  # fmt: skip
         bar = tqdm(
@@ -271,7 +231,7 @@ class SpeechLLMBrain(speechbrain.Brain):
                 window = next(windows)
                 save, halt = self.fit_window(window, stop)
                 state.step += 1
-                state.cursor = self.sampler.after(window.epoch, window.window)
+                state.cursor = self.mixture.sampler.after(window.epoch, window.window)
                 state.finish_if_done()
                 bar.update()
                 log = state.step % self.log_every == 0 or state.finished
@@ -324,7 +284,7 @@ class SpeechLLMBrain(speechbrain.Brain):
             ]
         )
         counts = dict(zip(local, shared, strict=True))
-        self.monitor.note_window(window, int(loaded), int(lost), len(self.examples))
+        self.monitor.note_window(window, int(loaded), int(lost), len(self.mixture.examples))
         progress = self.current_progress = phase.progress(state.step, elapsed)
         state.seen_elapsed = elapsed
         self.rates = set_learning_rate(self.optimiser, phase.lr_factor(state.step, progress))
@@ -427,7 +387,7 @@ class SpeechLLMBrain(speechbrain.Brain):
             except ImportError as error:
                 # A finished training is not lost for want of a picture.
                 print(error, flush=True)
-        state.write_summary(len(self.examples))
+        state.write_summary(len(self.mixture.examples))
         load_trained(self.out_dir / "best", self.model)
         if self.ranks.main:
             print(json.dumps(state.summary, ensure_ascii=False), flush=True)

@@ -10,26 +10,52 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def backend_for(device: str | torch.device) -> str:
+    """The backend of collectives on a device: that of the device used, not of one that is there.
+
+    Parameters
+    ----------
+    device : str or torch.device
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> backend_for("cuda:1"), backend_for("cpu")
+    ('nccl', 'gloo')
+    """
+    return "nccl" if torch.device(device).type == "cuda" else "gloo"
+
+
 class Ranks:
     """This process among those of a ``torchrun`` launch.
 
     Control messages (counts, stop flags) go through gloo on the host, so that they never wait for a
-    GPU; gradients use the default group.
+    GPU; gradients go through the backend of the device that trains.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        Where this process trains. The first to be made in a launch begins it.
 
     Attributes
     ----------
     rank, world : int
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         self._control = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            dist.init_process_group(backend_for(device))
         self.active = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self.rank = dist.get_rank() if self.active else 0
         self.world = dist.get_world_size() if self.active else 1
         if self.active and dist.get_backend() != "gloo":
             self._control = dist.new_group(backend="gloo")
+        # The default group, unless others began the launch for GPUs and this trains on the host.
+        self._data = self._control if backend_for(device) == "gloo" else None
 
     @property
     def main(self) -> bool:
@@ -47,7 +73,7 @@ class Ranks:
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Element-wise sum of a device tensor over ranks, in place."""
         if self.active:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self._data)
         return tensor
 
     def gather(self, value: object) -> list:
@@ -86,7 +112,7 @@ class Ranks:
         if not self.active:
             return extra
         flat = torch.cat([*(p.grad.reshape(-1) for p in parameters), extra.reshape(1)])
-        dist.all_reduce(flat)
+        dist.all_reduce(flat, group=self._data)
         position = 0
         for parameter in parameters:
             size = parameter.numel()

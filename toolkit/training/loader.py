@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from toolkit.data.batching import MicroBatch, WindowSampler
 from toolkit.data.collate import Collator, NothingReadable, Skipped
 from toolkit.data.example import Batch, Example
-from toolkit.data.transcript import transcript_tokens
+from toolkit.data.transcript import transcript_lengths
 
 
 class Job(NamedTuple):
@@ -208,12 +209,15 @@ def example_costs(model: Any, collator: Collator, examples: Sequence[Example]) -
     vectors = model.projector.max_output_length(model.encoder.output_lengths(samples))
     tokens = np.asarray(vectors.cpu(), dtype=float)
     prompts: dict[tuple, int] = {}
-    texts: dict[str, int] = {"": 0}
-    for i, example in enumerate(examples):
-        slot = collator.interleaver.slot_text(example.row) if collator.run_llm else None
-        for text in {example.row.text, slot or ""} - texts.keys():
-            texts[text] = len(transcript_tokens(collator.tokenizer, text))
-        tokens[i] += max(texts[example.row.text], texts[slot or ""])
+    read = collator.interleaver.slot_text if collator.run_llm else lambda _: None
+    slots = [read(example.row) or "" for example in examples]
+    # All texts at once: a call of the tokenizer for each takes most of a large corpus's start.
+    own = (example.row.text for example in examples)
+    different = list(dict.fromkeys(chain.from_iterable(zip(own, slots, strict=True))))
+    lengths = transcript_lengths(collator.tokenizer, different)
+    texts = dict(zip(different, lengths, strict=True))
+    for i, (example, slot) in enumerate(zip(examples, slots, strict=True)):
+        tokens[i] += max(texts[example.row.text], texts[slot])
         if not collator.run_llm:
             continue
         key = tuple(sorted(example.fields.items()))

@@ -73,6 +73,10 @@ class Phase:
         whichever of steps and time runs out first.
     freeze : sequence of str
         Patterns of parameter names inside ``trainable`` that stay frozen.
+    start : str, optional
+        Of the main phase: folder of a finished phase, of this or another run, whose best weights it
+        starts from (``work/exp/<corpus>/<method>/seed1/pretrain``). By default the pretraining of
+        its own run, where it has one.
     nonfinite_patience : int
         Consecutive optimiser steps with a non-finite loss or gradient before training is given up.
 
@@ -111,6 +115,7 @@ class Phase:
     checkpoint_every_seconds: float = 600.0
     max_seconds: float | None = None
     freeze: Sequence[str] = field(default_factory=tuple)
+    start: str | None = None
     nonfinite_patience: int = 10
 
     def __post_init__(self) -> None:

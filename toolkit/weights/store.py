@@ -332,4 +332,10 @@ def _hub_snapshot(source: Source, *, local_only: bool) -> Path:
         raise WeightsError(
             f"{message}; pickled weights are not loaded: convert them, or choose another revision"
         )
+    index = folder / "model.safetensors.index.json"
+    named = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
+    missing = sorted({file for file in named.values() if not (folder / file).is_file()})
+    if missing:
+        # A download that was broken off leaves a snapshot without some of its files.
+        raise WeightsNotFound(f"'{source}' lacks {', '.join(missing)}. {_how_to_get(source)}")
     return folder

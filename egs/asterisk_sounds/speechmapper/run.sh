@@ -2,7 +2,7 @@
 # SpeechMapper on recorded telephone prompts: pretraining without the LLM, then a short one with it.
 #   ./run.sh                            pretraining (the paper's stage 1, stage 6 here), then ASR
 #                                       through the LLM (the paper's stage 2, stage 7 here)
-#   ./run.sh --tag task sigma=0.0 'phases.train.data={tasks: 0.5, asr: 0.5}'    task-specific
+#   ./run.sh --tag task sigma=0.0 'phases.train.data={+tasks: 0.5, asr: 0.5}'    task-specific
 #   ./run.sh --stage 7 --stop_stage 9   some stages, by number or name
 #   ./run.sh --seeds 1,2,3              several seeds
 #   ./run.sh --dry-run                  what would run, and why

@@ -163,20 +163,7 @@ class CTCAligner(Aligner):
     def align(
         self, waves: Sequence[np.ndarray], texts: Sequence[str], languages: Sequence[str]
     ) -> list[list[TimedWord] | AnnotationError]:
-        """Find the words of known texts in their audio, clip by clip.
-
-        Parameters
-        ----------
-        waves : sequence of numpy.ndarray (N_i,), float32
-            At 16 kHz.
-        texts : sequence of str
-        languages : sequence of str
-            Not used: the vocabulary decides.
-
-        Returns
-        -------
-        list of list of (str, float, float) or AnnotationError
-        """
+        """Find the words, clip by clip; see `Aligner.align`. Languages are not used."""
         out: list[list[TimedWord] | AnnotationError] = []
         for wave, text in zip(waves, texts, strict=True):
             try:

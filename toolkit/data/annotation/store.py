@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from toolkit.data.annotation.base import AnnotationError, Annotator
 from toolkit.data.audio import AudioError, read_audio
 from toolkit.data.cache import duration_batches, owns, read_all
+from toolkit.data.files import drop_half_line, json_lines_so_far
 from toolkit.data.manifest import Row
 
 
@@ -51,11 +52,8 @@ class AnnotationStore:
         """Read the files again, to see what other writers have finished."""
         self._values: dict[tuple[str, str], Any] = {}
         for path in sorted(self.folder.glob("rank*.jsonl")):
-            with open(path, encoding="utf-8") as file:
-                for line in file:
-                    if line.endswith("\n"):  # a killed writer's last line may be half
-                        entry = json.loads(line)
-                        self._values[entry["audio"], entry["text"]] = entry["value"]
+            for entry in json_lines_so_far(path):
+                self._values[entry["audio"], entry["text"]] = entry["value"]
 
     def __len__(self) -> int:
         return len(self._values)
@@ -91,8 +89,8 @@ class AnnotationStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"rank{rank}.jsonl"
-        with open(path, "a+b") as file:
-            _drop_half_line(file)
+        drop_half_line(path)
+        with open(path, "ab") as file:
 
             def add(row: Row, value: Any) -> None:
                 key = self.key(row)
@@ -102,13 +100,6 @@ class AnnotationStore:
                 self._values[key] = value
 
             yield add
-
-
-def _drop_half_line(file: IO[bytes]) -> None:
-    file.seek(0)
-    content = file.read()
-    file.truncate(content.rfind(b"\n") + 1)
-    file.seek(0, 2)
 
 
 def annotate(

@@ -152,19 +152,7 @@ class WhisperAligner(_Windowed, Aligner):
     def align(
         self, waves: Sequence[np.ndarray], texts: Sequence[str], languages: Sequence[str]
     ) -> list[list[TimedWord] | AnnotationError]:
-        """Find the words of known texts in their audio, all in one forward.
-
-        Parameters
-        ----------
-        waves : sequence of numpy.ndarray (N_i,), float32
-            At 16 kHz.
-        texts : sequence of str
-        languages : sequence of str
-
-        Returns
-        -------
-        list of list of (str, float, float) or AnnotationError
-        """
+        """Find the words, all in one forward; see `Aligner.align`."""
         out: list[list[TimedWord] | AnnotationError] = []
         jobs = []
         for i, (wave, text, language) in enumerate(zip(waves, texts, languages, strict=True)):

@@ -10,6 +10,7 @@ from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.extras import missing_extras, pip_line
 from toolkit.pipeline.probe import matmul_gflops, memory_gib
 from toolkit.pipeline.provenance import package_versions, processor
+from toolkit.pipeline.training import check_start
 from toolkit.weights import WeightsNotFound, resolve, weights_home
 
 log = logging.getLogger("toolkit")
@@ -89,4 +90,6 @@ def run(context: RunContext) -> dict:
             limit = context.config.select(f"phases.{name}.max_seconds")
             bound = f", at most {limit} s" if limit else ""
             log.info("phase %s: %s optimiser steps%s", name, steps, bound)
+    if problem := check_start(context):
+        log.warning("%s (before stage 7)", problem)
     return {"packages": versions, "gflops": ceilings, "precision": context.precision}

@@ -5,19 +5,19 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import time
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from toolkit.config import encode_tree
-from toolkit.evaluation.decoding import Inputs, decode, usable
+from toolkit.evaluation.decoding import Inputs, usable
 from toolkit.evaluation.plans import OTHER_PROJECTORS, TEXT_INPUTS
 from toolkit.models import SpeechLLM
 from toolkit.pipeline.benchmarks import decode_benchmark
 from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.decoding import decode_inputs
 from toolkit.pipeline.marks import settings, write_json
+from toolkit.pipeline.topline import repeat_wording
+from toolkit.pipeline.training import start_folder
 from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_tensors, read_tensors
 
 if TYPE_CHECKING:
@@ -73,42 +73,23 @@ def run(context: RunContext) -> dict:
         if not rows:
             raise RuntimeError(f"{part.manifest}: no usable utterance, by reason: {dict(dropped)}")
         items = part.items(rows)
-        references, seconds = None, {}
-        for kind in part.inputs:
+
+        def ask(kind, rows=rows, items=items):
             model.projector = projectors[kind if kind in OTHER_PROJECTORS else "trained"]
             inputs = Inputs(context.collator(model), kind, rows, plan.describe)
-            started = time.time()
-            bar = tqdm(total=len(items), desc=f"{name} {kind}", unit="item")
-            path = context.exp / "decode" / f"{name}.{kind}.jsonl"
-            decoded = decode(
-                reader if kind in TEXT_INPUTS else model,
-                inputs,
-                items,
-                path,
-                references,
-                plan.max_new_tokens,
-                plan.batch_size,
-                bar.update,
-            )
-            bar.close()
-            if kind == "text":
-                references = {row["id"]: row for row in decoded}
-            seconds[kind] = round(time.time() - started, 1)
+            return (reader if kind in TEXT_INPUTS else model), inputs, items
+
+        seconds = decode_inputs(
+            context.exp / "decode", name, part.inputs, ask, plan.max_new_tokens, plan.batch_size
+        )
         facts["sets"][name] = {"items": len(items), "dropped": dict(dropped), "seconds": seconds}
         log.info("%s: %d items, seconds per input %s", name, len(items), seconds)
     return facts
 
 
-def repeat_wording(context: RunContext) -> int:
-    """The wording of repetition that the text LLM obeyed best in stage 4; the first without one."""
-    path = context.exp / "topline.json"
-    wordings = json.loads(path.read_text()).get("wordings") if path.exists() else None
-    return int(min(wordings, key=wordings.get).rsplit("/", 1)[1]) if wordings else 0
-
-
 def _pretrained(context: RunContext, model: SpeechLLM, untrained: Projector) -> Projector:
     """The projector as the first phase left it; the model itself stays as it is."""
-    path = context.phase_folder("pretrain") / "best" / WEIGHTS
+    path = start_folder(context) / "best" / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(
             f"decode.inputs names `pretrained`, but {path.parents[1]} holds no finished phase: run "
@@ -137,10 +118,10 @@ def _drop_other_weights(context: RunContext, phase: str, wording: int) -> None:
     read = {key: settings(context.config.select(key)) for key in SETTINGS}
     declared = {key: value for key, value in read.items() if value is not None}
     digest = sha256(json.dumps(encode_tree(declared)).encode())
-    for name in dict.fromkeys((phase, "pretrain")):
-        weights = context.phase_folder(name) / "best" / WEIGHTS
+    for folder_of_phase in dict.fromkeys((context.phase_folder(phase), start_folder(context))):
+        weights = folder_of_phase / "best" / WEIGHTS
         if weights.is_file():
-            digest.update(name.encode() + weights.read_bytes())
+            digest.update(folder_of_phase.name.encode() + weights.read_bytes())
     made_from = {"phase": phase, "repeat_wording": wording, "sha256": digest.hexdigest()}
     stamp = folder / "made_from.json"
     if not stamp.exists() or json.loads(stamp.read_text()) != made_from:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from toolkit.evaluation.anchor_report import anchor_table, blocking_table
 from toolkit.evaluation.generalisation import heat_map
-from toolkit.evaluation.merge import MergeError, merge
+from toolkit.evaluation.merge import merge
 from toolkit.evaluation.page import page
+from toolkit.evaluation.runs import MergeError
 from toolkit.evaluation.tables import (
     LABELS,
     generalisation_table,
@@ -23,6 +24,9 @@ from toolkit.evaluation.tables import (
 )
 from toolkit.evaluation.text_regression import regression_table
 from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.marks import Marks
+from toolkit.pipeline.table import STAGES
+from toolkit.pipeline.topline import best_wording
 
 log = logging.getLogger("toolkit")
 
@@ -111,7 +115,7 @@ def render(title: str, runs: list[Path]) -> str:
         ]
         wordings = topline["wordings"]
         if wordings:
-            best = min(wordings, key=wordings.get)
+            best = best_wording(wordings)
             lines += [
                 f"Repetitions are asked for in wording {best}, in which the text LLM errs least on "
                 f"the development set (WER {wordings[best]:.3f}; the worst of "
@@ -189,4 +193,9 @@ def _times(runs: list[Path]) -> list[str]:
     times = json.loads(path.read_text())
     total = sum(times.values()) / 60
     parts = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in times.items())
-    return [f"Minutes per stage: {parts}; in all {total:.1f}.", ""]
+    marks = Marks(runs[0])
+    known = {stage.name: marks.read(stage.name) for stage in STAGES}
+    taken = [name for name, mark in known.items() if mark and "taken_from" in mark["facts"]]
+    # Their minutes are in the reports of the runs that they were taken from.
+    others = f" Taken over from other runs: {', '.join(taken)}." if taken else ""
+    return [f"Minutes per stage: {parts}; in all {total:.1f}.{others}", ""]

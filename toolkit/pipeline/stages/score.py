@@ -8,11 +8,10 @@ import logging
 from toolkit.evaluation import ScorePlan
 from toolkit.evaluation.benchmarks.base import Benchmark
 from toolkit.evaluation.decoding import read_decoded, read_run
-from toolkit.evaluation.generalisation import generalisation
-from toolkit.evaluation.scoring import score_set
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import write_json
 from toolkit.pipeline.measures import model_measures
+from toolkit.pipeline.scores import score_runs
 
 log = logging.getLogger("toolkit")
 
@@ -31,23 +30,8 @@ def run(context: RunContext) -> dict:
     """
     objects = context.config.build("decode", "score")
     plan, score = objects["decode"], objects["score"]
-    for metric in score.all_metrics():
-        metric.prepare(context.device)
-    scores = {
-        "normaliser": score.normaliser,
-        "bootstrap": score.bootstrap,
-        "confidence": score.confidence,
-        "smoke": context.smoke,
-        "seed": context.seed,
-        "sets": {},
-        "generalisation": {},
-    }
-    for part in plan.runs():
-        decoded = read_run(context.exp / "decode", part)
-        if part.name in plan.sets:
-            scores["sets"][part.name] = score_set(decoded, score, plan.pool)
-        else:
-            scores["generalisation"][part.name] = generalisation(decoded, score, plan.pool)
+    decoded = ((part, read_run(context.exp / "decode", part)) for part in plan.runs())
+    scores = score_runs(context, decoded, plan, score)
     scores["headline"] = {
         f"{name} {kind}": {
             "wer": round(entry["wer"]["value"], 3),

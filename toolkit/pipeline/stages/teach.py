@@ -28,7 +28,7 @@ def run(context: RunContext) -> dict:
     Raises
     ------
     RuntimeError
-        When every answer was dropped, with the counts by reason.
+        When every task was left out or every answer dropped, with the counts by reason.
     """
     objects = context.fresh("teacher", "llm", "prompt")
     teacher, llm, prompt = objects["teacher"], objects["llm"], objects["prompt"]
@@ -64,7 +64,10 @@ def run(context: RunContext) -> dict:
     if writer is not llm:
         targets = for_backbone(targets, llm, prompt)
     if not targets:
-        raise RuntimeError(f"the teacher wrote no usable target; counts by reason: {dict(counts)}")
+        left = f"; tasks below their floor on text: {', '.join(below)}" if below else ""
+        raise RuntimeError(
+            f"the teacher wrote no usable target; counts by reason: {dict(counts)}{left}"
+        )
     path = context.exp / "targets.jsonl"
     partial = path.with_suffix(".partial")
     partial.write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in targets))

@@ -1,0 +1,37 @@
+"""The start of a training run on large manifests: measured parts, and no cost that grows."""
+
+from __future__ import annotations
+
+import pytest
+
+from toolkit.bench.scale import main, measure_all, measure_rows, scale_table, write_synthetic
+from toolkit.data.manifest import read_manifest
+
+
+def test_a_synthetic_manifest_is_a_valid_one_of_distinct_texts(tmp_path):
+    write_synthetic(tmp_path / "a.jsonl", 50)
+    write_synthetic(tmp_path / "b.jsonl", 50)
+    rows = read_manifest(tmp_path / "a.jsonl")
+    assert len(rows) == len({row.text for row in rows}) == 50
+    assert len({row.duration for row in rows}) > 25
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_parts_add_up_and_ten_times_the_rows_do_not_cost_forty_times():
+    few, many = measure_rows(300), measure_rows(3000)
+    for found in (few, many):
+        parts = [found[name] for name in ("read", "list", "costs", "key", "plan")]
+        assert found["start"] == pytest.approx(sum(parts)) and min(parts) > 0
+        assert found["resume"] > found["read"] + found["costs"] and found["window"] > 0
+    # What one window costs does not depend on how many there are.
+    assert many["window"] < 20 * few["window"]
+    assert many["start"] < 40 * few["start"]
+
+
+def test_sizes_run_in_processes_of_their_own_and_make_a_table():
+    (found,) = measure_all([200])
+    assert found["rows"] == 200 and found["mib"] >= 0
+    row = scale_table([found]).splitlines()[-1]
+    assert row.startswith("| 200 | ") and f"| {found['start'] / 200 * 1e6:.0f} |" in row
+    with pytest.raises(SystemExit):
+        main(["0"])

@@ -92,10 +92,6 @@ def check(words: list[str]) -> None:
     if program.endswith("run.sh"):
         corpus, method = Path(program).parts[-3:-1]
         check_toolkit(["run", f"recipes/{corpus}/{method}/train.yaml", *rest])
-    elif program.endswith("ablations.sh"):
-        recipe = "/".join(Path(program).parts[-3:-1])
-        assert rest[0].isdigit(), f"{program}: the number of steps comes first"
-        check_toolkit(["run", f"recipes/{recipe}/train.yaml", *rest[1:]])
     elif program == "toolkit":
         check_toolkit(rest)
     elif program in ("python", "python3") and rest[:2] == ["-m", "toolkit"]:

@@ -1,0 +1,13 @@
+# Sourced by egs/spoken_attributes/desta2/ablations.sh: `ablation NAME OVERRIDE...`, the first being what
+# the others are compared with. Each changes one thing; README.md says what for.
+# shellcheck shell=bash
+ablation base
+ablation last_layer 'encoder.layers=[-1]'
+ablation no_transcript interleaver.transcript=none
+ablation fewer_queries projector.num_queries=4
+ablation other_teacher \
+    'teacher.llm=!new:toolkit.llms.CausalLM {source: wheel:qwen2.5-coder-0.5b-instruct}'
+ablation no_attributes 'describe.attributes=[]'
+ablation teacher_logits phases.train.losses.behaviour.weight=1.0
+ablation lora \
+    'llm.lora={r: 16, target_modules: [q_proj, v_proj]}' 'phases.train.trainable=[projector, llm]'

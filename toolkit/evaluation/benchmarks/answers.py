@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from toolkit.data.fields import prompt_fields
 from toolkit.data.manifest import ManifestError, Row, read_manifest
-from toolkit.data.sets import prompt_fields
 from toolkit.evaluation.benchmarks.base import (
     SLOT_LABELS,
     Benchmark,

@@ -45,7 +45,7 @@ def blocks(config) -> SpeechLLM:
 def documented(name: str) -> list[list[str]]:
     """Overrides of every command on a recipe's page and in its script that has some."""
     page = (path_of(name).parent / "README.md").read_text().replace("\\\n", " ")
-    script = re.sub(r"\\\n# +", " ", (ROOT / "egs" / name / "run.sh").read_text())
+    script = re.sub(r" \\\n# +", " ", (ROOT / "egs" / name / "run.sh").read_text())
     lines = re.findall(rf"^egs/{name}/run\.sh (.*)$", page, re.MULTILINE)
     # In a script, what a command does stands behind it, at some distance.
     told = re.findall(r"^#   \./run\.sh (.*)$", script, re.MULTILINE)

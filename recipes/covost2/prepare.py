@@ -186,7 +186,7 @@ def prepare(
             write_manifest(report.manifests[name], rows)
             report.parts[name] = part_summary(rows)
             written[name] = rows
-        report.dropped.update({f"{code}: {why}": count for why, count in sorted(dropped.items())})
+        report.dropped.update({f"{code}: {why}": count for why, count in (+dropped).items()})
         every = [row for part in PARTS for row in written[f"{code}/{part}"]]
         report.facts[f"Translations ({code})"] = dict(
             sorted(Counter(lang for row in every for lang in row.translations).items())

@@ -32,6 +32,16 @@ while [ $# -gt 0 ]; do
 done
 experiments="$TOOLKIT_WORK$smoke/exp/asterisk_sounds"
 
+# shellcheck source=recipes/asterisk_sounds/mtbi/ablations.sh
+declared() { . "$root/${recipe%/*}/ablations.sh"; }
+
+known=""
+ablation() { known="$known $1"; }
+declared
+for name in ${only//,/ }; do
+    [[ " $known " == *" $name "* ]] || { echo "error: --only $name: there are$known" >&2; exit 2; }
+done
+
 if [ -z "$list" ]; then
     . "$(dirname "${BASH_SOURCE[0]}")/path.sh"
     cd "$REPO"
@@ -47,7 +57,6 @@ ablation() {
         printf '\n'
         return
     fi
-    known="$known $name"
     [ -z "$only" ] || [[ ",$only," == *",$name,"* ]] || return 0
     echo "== $name: ${*:-the recipe as it is}" >&2
     python -m toolkit run "$recipe" --tag "$prefix$name" --reuse "$experiments" "${common[@]}" "$@" || code=$?
@@ -57,14 +66,8 @@ ablation() {
     folders+=("$experiments/mtbi_$prefix$name")
 }
 
-known=""
-# shellcheck source=recipes/asterisk_sounds/mtbi/ablations.sh
-. "$root/${recipe%/*}/ablations.sh"
-
+declared
 [ -z "$list" ] || exit 0
-for name in ${only//,/ }; do
-    [[ " $known " == *" $name "* ]] || { echo "error: --only $name: there are$known" >&2; failed+=("$name"); }
-done
 if [ -z "$plan" ]; then
     scored=()
     for folder in "${folders[@]}"; do

@@ -26,6 +26,16 @@ while [ $# -gt 0 ]; do
 done
 experiments="$TOOLKIT_WORK$smoke/exp/$corpus"
 
+# shellcheck disable=SC1090
+declared() { . "$root/${recipe%/*}/ablations.sh"; }
+
+known=""
+ablation() { known="$known $1"; }
+declared
+for name in ${only//,/ }; do
+    [[ " $known " == *" $name "* ]] || { echo "error: --only $name: there are$known" >&2; exit 2; }
+done
+
 if [ -z "$list" ]; then
     . "$root/egs/common/env.sh"
     cd "$REPO"
@@ -41,7 +51,6 @@ ablation() {
         printf '\n'
         return
     fi
-    known="$known $name"
     [ -z "$only" ] || [[ ",$only," == *",$name,"* ]] || return 0
     echo "== $name: ${*:-the recipe as it is}" >&2
     python -m toolkit run "$recipe" --tag "$prefix$name" --reuse "$experiments" "${common[@]}" "$@" || code=$?
@@ -51,14 +60,8 @@ ablation() {
     folders+=("$experiments/${method}_$prefix$name")
 }
 
-known=""
-# shellcheck disable=SC1090
-. "$root/${recipe%/*}/ablations.sh"
-
+declared
 [ -z "$list" ] || exit 0
-for name in ${only//,/ }; do
-    [[ " $known " == *" $name "* ]] || { echo "error: --only $name: there are$known" >&2; failed+=("$name"); }
-done
 if [ -z "$plan" ]; then
     scored=()
     for folder in "${folders[@]}"; do

@@ -188,6 +188,9 @@ def test_all_runs_have_one_budget_share_what_they_can_and_stand_in_one_table(pyt
 def test_a_run_that_is_told_to_stop_stops_all_and_a_plan_reports_nothing(python):
     done, asked = run_script(python, "--only", "base,kl,blsp", KL_EXIT="85")
     assert done.returncode == 85 and len(asked) == 2
-    done, asked = run_script(python, "--only", "base,nothing", "--dry-run")
-    assert done.returncode == 1 and "--only nothing: there are base no_inter" in done.stderr
+    done, asked = run_script(python, "--only", "blsp", "--dry-run")
+    assert done.returncode == 0 and len(asked) == 3
     assert "--dry-run" in asked[-1] and "report" not in asked[-1]
+    done, asked = run_script(python, "--only", "base,nothing")
+    assert done.returncode == 2 and "--only nothing: there are base no_inter" in done.stderr
+    assert len(asked) == 3

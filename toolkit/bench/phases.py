@@ -298,27 +298,32 @@ def phases_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Arguments of the command line."""
+    out = argparse.ArgumentParser(
+        prog="python -m toolkit.bench.phases", description=__doc__.partition("\n\n")[0]
+    )
+    out.add_argument("recipe", type=Path)
+    out.add_argument("overrides", nargs="*")
+    out.add_argument("--work", type=Path, default=Path("work"))
+    out.add_argument("--quick", action="store_true", help="on the data of a --quick run")
+    out.add_argument("--user-dir", type=Path)
+    out.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    out.add_argument("-n", type=int, default=96, help="utterances (default: 96)")
+    out.add_argument("--batch-size", type=int, default=8, help="a step (default: 8)")
+    out.add_argument("--repeats", type=int, default=3, help="timed passes (default: 3)")
+    out.add_argument("--one", help=argparse.SUPPRESS)
+    return out
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
     from toolkit.pipeline.runner import RunOptions, open_run
 
-    parser = argparse.ArgumentParser(
-        prog="python -m toolkit.bench.phases", description=__doc__.partition("\n\n")[0]
-    )
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--work", type=Path, default=Path("work"))
-    parser.add_argument("--quick", action="store_true", help="on the data of a --quick run")
-    parser.add_argument("--user-dir", type=Path)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("-n", type=int, default=96, help="utterances (default: 96)")
-    parser.add_argument("--batch-size", type=int, default=8, help="a step (default: 8)")
-    parser.add_argument("--repeats", type=int, default=3, help="timed passes (default: 3)")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser.parse_args(given)
+    arguments = parser().parse_args(given)
     if min(arguments.n, arguments.batch_size, arguments.repeats) < 1:
-        parser.error("utterances, batch size and repeats are at least 1")
+        parser().error("utterances, batch size and repeats are at least 1")
     context = open_run(
         RunOptions(
             recipe=arguments.recipe, overrides=arguments.overrides, work=arguments.work,

@@ -214,23 +214,28 @@ def table(timings: Sequence[Timing]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
         prog="python -m toolkit.bench.window_qformer", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument(
+    out.add_argument(
         "seconds", nargs="*", type=float, default=[1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0],
         help="lengths of the batch's clips",
     )  # fmt: skip
-    parser.add_argument("--input-dim", type=int, default=512, help="encoder width (512: base)")
-    parser.add_argument("--output-dim", type=int, default=576, help="LLM width (576: SmolLM2)")
-    parser.add_argument("--hidden-dim", type=int, default=768, help="Q-Former width (the paper's)")
-    parser.add_argument("--ffn-dim", type=int, default=3072)
-    parser.add_argument("--heads", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args(argv)
+    out.add_argument("--input-dim", type=int, default=512, help="encoder width (512: base)")
+    out.add_argument("--output-dim", type=int, default=576, help="LLM width (576: SmolLM2)")
+    out.add_argument("--hidden-dim", type=int, default=768, help="Q-Former width (the paper's)")
+    out.add_argument("--ffn-dim", type=int, default=3072)
+    out.add_argument("--heads", type=int, default=12)
+    out.add_argument("--repeats", type=int, default=7)
+    out.add_argument("--device", default="cpu")
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    given = parser().parse_args(argv)
     torch.manual_seed(0)
     projector = WindowQFormer(
         given.input_dim, given.output_dim, hidden_dim=given.hidden_dim, num_heads=given.heads,

@@ -1,9 +1,9 @@
-"""Put the results of finished runs into README.md; nobody types a published number.
+"""Put the results of finished runs into the pages; nobody types a published number.
 
     python docs/update_readme.py work/exp/asterisk_sounds/mtbi
 
-reads every seed's ``scores.json``, fills the block ``results:asterisk_sounds/mtbi``, and copies the
-report with its curves beside the recipe.
+reads every seed's ``scores.json``, fills the block ``results:asterisk_sounds/mtbi`` of README.md and
+of the recipe's own page, where they have it, and copies the report with its curves beside the recipe.
 """
 
 from __future__ import annotations
@@ -163,14 +163,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fill the README and copy the report."""
+    """Fill the pages and copy the report."""
     arguments = parser().parse_args(argv)
     folder = arguments.experiment.resolve()
     name = f"{folder.parent.name}/{folder.name}"
     try:
         body = results_block(read_runs(folder))
-        fill(arguments.root / "README.md", f"results:{name}", body, end="/results")
-        print(copy_report(folder, arguments.root / "recipes" / name))
+        recipe = arguments.root / "recipes" / name
+        for page in (arguments.root / "README.md", recipe / "README.md"):
+            if page.exists() and f"<!-- results:{name} -->" in page.read_text(encoding="utf-8"):
+                fill(page, f"results:{name}", body, end="/results")
+        print(copy_report(folder, recipe))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

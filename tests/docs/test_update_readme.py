@@ -81,9 +81,21 @@ def test_smoke_and_missing_runs_are_refused(repository, capsys):
     assert "old" in (root / "README.md").read_text()
 
 
-def test_a_readme_without_the_block_is_refused(repository, capsys):
+def test_the_recipes_own_page_is_filled_where_it_has_the_block(repository):
+    root, exp = repository
+    write_run(exp, 1, 0.25)
+    (root / "README.md").write_text("nothing\n")
+    page = root / "recipes" / "corpus" / "method" / "README.md"
+    page.write_text("<!-- results:corpus/method -->\n<!-- /results -->\n")
+    assert run(root, exp) == 0
+    assert (root / "README.md").read_text() == "nothing\n"
+    assert "| 0.250 [0.150, 0.350] |" in page.read_text()
+    assert (page.parent / "RESULTS.md").exists()
+
+
+def test_a_block_without_an_end_is_refused(repository, capsys):
     root, exp = repository
     write_run(exp, 1, 0.2)
-    (root / "README.md").write_text("nothing\n")
+    (root / "README.md").write_text("<!-- results:corpus/method -->\n")
     assert run(root, exp) == 1
-    assert "<!-- results:corpus/method -->" in capsys.readouterr().err
+    assert "<!-- /results -->" in capsys.readouterr().err

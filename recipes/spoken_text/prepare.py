@@ -149,8 +149,9 @@ def prepare(
     train_manifests: Sequence[str | Path] = (),
     held_out_manifests: Sequence[str | Path] = (),
     test_hours: float | None = None,
+    name: str = "spoken_text",
 ) -> PrepareReport:
-    """Write ``<work>/data/spoken_text/{train,dev,test_other_voices}.jsonl``, audio and a report.
+    """Write ``<work>/data/<name>/{train,dev,test_other_voices}.jsonl``, audio and a report.
 
     Parameters
     ----------
@@ -170,6 +171,8 @@ def prepare(
         Their texts are never spoken in training.
     test_hours : float, optional
         Of dev and of test each.
+    name : str
+        Folder below ``<work>/data``: recipes that want another size do not replace each other's.
 
     Returns
     -------
@@ -184,8 +187,8 @@ def prepare(
     engines = tuple(engines)
     # The held-out voices are eSpeak NG's whatever trains.
     check_engines(tuple(dict.fromkeys((*engines, "espeak"))))
-    root = Path(work).absolute() / "data" / "spoken_text"
-    report = PrepareReport("spoken_text", root)
+    root = Path(work).absolute() / "data" / name
+    report = PrepareReport(name, root)
     texts, left_out = fortune_sentences()
     jobs = plan(
         texts,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import HERE, copy_until
+from conftest import copy_until
+from tiny_recipe import HERE
 
 from toolkit.training.record import read_lines
 

@@ -117,10 +117,12 @@ def test_second_stages_go_on_from_the_pretraining(name):
     first, second = read(PAPER[0]), read(name)
     assert second.phases["train"].start == f"work/exp/{PAPER[0]}/seed1/pretrain"
     assert set(second.phases) == {"train"} and "pretrained" in second.decode.inputs
-    for key in ("projector", "llm"):
-        assert first.select(key) == second.select(key), key
-    own, other = (dict(c.select("encoder.encoder").value) for c in (first, second))
-    assert {**own, "max_seconds": None} == {**other, "max_seconds": None}
+    # Longer clips may be read; the blocks that weights are loaded into are the same.
+    for key in ("encoder", "projector", "llm"):
+        own, other = (
+            re.sub(r", 'max_seconds': \d+", "", repr(c.select(key))) for c in (first, second)
+        )
+        assert own == other, key
     # Task-specific: cross-entropy alone, so that nothing is left out for its number of tokens.
     weights = {term: loss.weight_at(0.5) for term, loss in second.phases["train"].losses.items()}
     assert weights == {"response": 1.0, "words": 0.0, "pads": 0.0}

@@ -2,8 +2,9 @@
 
     python docs/update_readme.py work/exp/asterisk_sounds/mtbi
 
-reads every seed's ``scores.json``, fills the block ``results:asterisk_sounds/mtbi`` of README.md and
-of the recipe's own page, where they have it, and copies the report with its curves beside the recipe.
+reads every seed's ``scores.json``, fills the block ``results:asterisk_sounds/mtbi`` of README.md
+and of the recipe's own page, where they have it, and copies the report with its curves beside the
+recipe.
 """
 
 from __future__ import annotations

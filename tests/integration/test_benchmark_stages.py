@@ -44,7 +44,7 @@ def test_benchmarks_through_the_stages(finished, stages, tmp_path):
     assert "## classes: classification (Dynamic-SUPERB format) (4 items" in report
     assert set(scores["benchmarks"]["descriptions"]["tasks"]) == {"gender", "pitch"}
     assert "## descriptions: attributes that descriptions name (3 items" in report
-    assert report.count("ROUGE-L to the text LLM's answer") == 2
+    assert report.count("ROUGE-L to the text LLM's answer |") == 2
     files = sorted(p for p in (context.exp / "decode").glob("benchmark-*.jsonl"))
     assert len(files) == 3 + 4 + 3 + 3
     text = json.loads((context.exp / "decode/benchmark-chat.text.jsonl").read_text().split("\n")[0])

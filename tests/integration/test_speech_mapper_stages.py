@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import pytest
 import torch
@@ -68,6 +70,7 @@ def test_both_phases_and_the_pretrained_operating_point(stages, monkeypatch):
     assert loaded.model.projector.pads == "trim" and int(loaded.model.projector.pad) == 0
     assert torch.isfinite(next(loaded.model.projector.parameters())).all()
     # What the two phases cost, side by side: only the second holds the LLM's weights.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     given = [str(context.recipe), *context.overrides, "--work", str(context.work)]
     cost = measure_phases(context, given, utterances=4, batch_size=2, passes=2)["phases"]
     assert list(cost) == ["pretrain", "train"]

@@ -147,16 +147,24 @@ def name_models(folders: Sequence[Path]) -> dict[str, Path]:
     >>> paths = [Path("work/exp/c/mtbi/seed1/export"), Path("work/exp/c/own/seed1/export")]
     >>> list(name_models(paths))
     ['mtbi', 'own']
+    >>> list(name_models([*paths, Path("/elsewhere/mtbi/seed2/export")]))
+    ['mtbi/seed1', 'own/seed1', 'mtbi/seed2']
     >>> list(name_models(paths[:1]))
     ['work/exp/c/mtbi/seed1/export']
     """
     if len({path.resolve() for path in folders}) < len(folders):
         raise ValueError("a model is named twice; name every exported folder once")
-    parts = [path.parts for path in folders]
-    shared = [len(set(level)) == 1 for level in zip(*parts, strict=False)]
-    if len(folders) == 1 or len({len(p) for p in parts}) > 1:
-        return {str(path): path for path in folders}
-    names = ["/".join(x for x, same in zip(p, shared, strict=True) if not same) for p in parts]
+    names = [""] * len(folders)
+    # From the end on, the parts that differ: of <corpus>/<method>/<seed>/export, and of what is
+    # above as far as it takes to tell all folders apart.
+    levels = zip(*(path.resolve().parts[::-1] for path in folders), strict=False)
+    for height, level in enumerate(levels):
+        if height > 3 and len(set(names)) == len(names):
+            break
+        if len(set(level)) > 1:
+            names = [f"{part}/{name}".rstrip("/") for part, name in zip(level, names, strict=True)]
+    if len(set(names)) < len(names) or len(folders) == 1:
+        names = [str(path) for path in folders]
     return dict(zip(names, folders, strict=True))
 
 

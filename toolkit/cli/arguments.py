@@ -147,24 +147,22 @@ def name_models(folders: Sequence[Path]) -> dict[str, Path]:
     >>> paths = [Path("work/exp/c/mtbi/seed1/export"), Path("work/exp/c/own/seed1/export")]
     >>> list(name_models(paths))
     ['mtbi', 'own']
-    >>> list(name_models([*paths, Path("/elsewhere/mtbi/seed2/export")]))
+    >>> list(name_models([*paths, Path("/elsewhere/c/mtbi/seed2/export")]))
     ['mtbi/seed1', 'own/seed1', 'mtbi/seed2']
     >>> list(name_models(paths[:1]))
     ['work/exp/c/mtbi/seed1/export']
     """
     if len({path.resolve() for path in folders}) < len(folders):
         raise ValueError("a model is named twice; name every exported folder once")
-    names = [""] * len(folders)
-    # From the end on, the parts that differ: of <corpus>/<method>/<seed>/export, and of what is
-    # above as far as it takes to tell all folders apart.
-    levels = zip(*(path.resolve().parts[::-1] for path in folders), strict=False)
-    for height, level in enumerate(levels):
-        if height > 3 and len(set(names)) == len(names):
-            break
-        if len(set(level)) > 1:
-            names = [f"{part}/{name}".rstrip("/") for part, name in zip(level, names, strict=True)]
-    if len(set(names)) < len(names) or len(folders) == 1:
-        names = [str(path) for path in folders]
+    parts = [path.parts for path in folders]
+    if len({len(p) for p in parts}) > 1:
+        # Of other roots: <corpus>/<method>/<seed>/export is compared.
+        parts = [p[-4:] for p in parts]
+    names = [str(path) for path in folders]
+    if len(folders) > 1 and len({len(p) for p in parts}) == 1:
+        shared = [len(set(level)) == 1 for level in zip(*parts, strict=True)]
+        short = ["/".join(x for x, same in zip(p, shared, strict=True) if not same) for p in parts]
+        names = short if len(set(short)) == len(short) else names
     return dict(zip(names, folders, strict=True))
 
 

@@ -163,7 +163,7 @@ def _seconds(way: Callable[[], Tensor], train: bool, device: torch.device) -> fl
         total = way()
         if train:
             total.backward()
-        float(total)  # waits for the device
+        float(total.detach())  # waits for the device
     return time.perf_counter() - started
 
 

@@ -320,3 +320,15 @@ def test_responses_are_scored_as_the_llm_scores_them(sources, rows):
     batch, _ = collator(model)([replace(item)])
     assert isinstance(batch.plans[0][-1], Response)
     torch.testing.assert_close(text_logits(model, batch), reference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("projector", "times"), [("ConvAdapter", 0), ("CTCEmbedding", 1)])
+def test_only_projectors_that_recognise_tokens_encode_again(
+    sources, rows, monkeypatch, projector, times
+):
+    model = build(sources, rows, projector)
+    batch = collator(model).for_decoding(examples(model, rows)[:2])
+    encoded, encode = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda b: encoded.append(b) or encode(b))
+    heard = model.heard(batch)
+    assert len(encoded) == times and (heard is None) == (not times)

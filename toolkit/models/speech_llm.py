@@ -261,7 +261,8 @@ class SpeechLLM(nn.Module):
         list of str or None
             One per clip; None for text alone and for projectors that recognise no tokens.
         """
-        if not batch.has_speech():
+        # Most projectors recognise nothing: then nothing is encoded a second time to be told so.
+        if not batch.has_speech() or type(self.projector).heard is Projector.heard:
             return None
         projected = self.project(self.encode(batch))
         tokens = self.projector.heard(projected, self.llm.embedding_table())

@@ -147,7 +147,7 @@ def name_models(folders: Sequence[Path]) -> dict[str, Path]:
     >>> paths = [Path("work/exp/c/mtbi/seed1/export"), Path("work/exp/c/own/seed1/export")]
     >>> list(name_models(paths))
     ['mtbi', 'own']
-    >>> list(name_models([*paths, Path("/other/work/exp/c/mtbi/seed2/export")]))
+    >>> list(name_models([*paths, Path("on/another/disk/exp/c/mtbi/seed2/export")]))
     ['mtbi/seed1', 'own/seed1', 'mtbi/seed2']
     >>> list(name_models(paths[:1]))
     ['work/exp/c/mtbi/seed1/export']

@@ -6,46 +6,24 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import numpy as np
 import pytest
 
-from toolkit.data.audio import write_audio
-from toolkit.data.manifest import write_manifest
+from tests.decoded_items import PLAN, decoded, wav
 from toolkit.data.rows import Row
 from toolkit.evaluation import DecodePlan, ScorePlan
 from toolkit.evaluation.benchmarks import (
     BenchmarkError,
     Chat,
     Classification,
-    Descriptions,
     InstructionFollowing,
     LocalJudge,
     ServedJudge,
     write_embedded,
 )
 from toolkit.evaluation.benchmarks.classification import consecutive_words, single_label
-from toolkit.evaluation.benchmarks.descriptions import named_values
 from toolkit.evaluation.benchmarks.items import rows_of
 from toolkit.evaluation.benchmarks.judge import JudgeError, two_scores, yes_or_no
-from toolkit.teachers import DescriptionPool, Endpoint, EndpointError, SeedTranscript
-
-PLAN = ScorePlan(bootstrap=200)
-
-
-def decoded(items, **answers):
-    """Input -> item id -> row; an answer is a text, or a function of the item."""
-    return {
-        name: {
-            item.id: {"answer": a(item) if callable(a) else a, "nll": 2.0, "tokens": 4}
-            for item in items
-        }
-        for name, a in answers.items()
-    }
-
-
-def wav(path, seconds=0.5):
-    write_audio(path, np.full(int(16000 * seconds), 0.1, np.float32))
-
+from toolkit.teachers import Endpoint, EndpointError
 
 # -- Dynamic-SUPERB's format ------------------------------------------------------------------
 
@@ -169,105 +147,6 @@ def test_a_recipe_may_say_what_the_text_llm_reads(superb):
     # A clip whose attributes nobody knows is described by the benchmark, here not at all.
     assert [item.row.text for item in asked] == ["known reads", ""]
     assert benchmark.decode_items(items, rows, "b", "speech")[0].row.text == "Hi."
-
-
-# -- Free descriptions ------------------------------------------------------------------------
-
-OPTIONS = {
-    "gender": ["female", "male"],
-    "accent": ["New York", "Scottish"],
-    "pitch": ["high", "low", "normal"],
-    "volume": ["loud", "normal", "quiet"],
-    "speaking_speed": ["fast", "normal", "slow"],
-    "noise_level": ["high", "low", "moderate"],
-    "reverberation": ["moderate", "strong", "weak"],
-}
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("The speaker is a male, with a male accent and a high pitch.",
-         {"gender": {"male"}, "pitch": {"high"}}),
-        ("A woman with a New York accent, a normal pitch and volume.",
-         {"gender": {"female"}, "accent": {"New York"}, "pitch": {"normal"}, "volume": {"normal"}}),
-        ("The recording is a loud volume, slow speaking speed, and the noise level is moderate.",
-         {"volume": {"loud"}, "speaking_speed": {"slow"}, "noise_level": {"moderate"}}),
-        ("The pitch and the volume are normal.", {"pitch": {"normal"}, "volume": {"normal"}}),
-        ("Pitch: high, Noise level: low, Reverberation: strong",
-         {"pitch": {"high"}, "noise_level": {"low"}, "reverberation": {"strong"}}),
-        # The value of another clause, or of another aspect, is not taken.
-        ("The pitch is what it is. High noise.", {"noise_level": {"high"}}),
-        ("The noise level is high and the reverberation is weak.",
-         {"noise_level": {"high"}, "reverberation": {"weak"}}),
-        ("a high noise level, pitch", {"noise_level": {"high"}}),
-        ("The level of noise of this recording is low.", {"noise_level": {"low"}}),
-        ("A low pitch of the voice, high-pitched at times.", {"pitch": {"low", "high"}}),
-        ("a low noise level of the recording", {"noise_level": {"low"}}),
-        # A value that this attribute does not have says nothing.
-        ("The reverberation is low, the speed high.", {}),
-        ("A high pitch. The pitch is low.", {"pitch": {"high", "low"}}),
-        ("", {}),
-    ],
-)  # fmt: skip
-def test_values_that_descriptions_name(answer, expected):
-    found = named_values(answer, OPTIONS)
-    assert {name: values for name, values in found.items() if values} == expected
-
-
-def test_attributes_of_descriptions_by_hand(tmp_path):
-    rows = []
-    for i in range(4):
-        wav(tmp_path / f"{i}.wav")
-        own = {"gender": "male" if i else "female", "pitch": "low"} | ({"accent": "x"} if i else {})
-        rows.append(Row(f"r{i}", str(tmp_path / f"{i}.wav"), 0.5, "Hi.", "en", "s", attributes=own))
-    write_manifest(tmp_path / "test.jsonl", rows)
-    describe = SeedTranscript(["gender", "pitch"])
-    benchmark = Descriptions(
-        str(tmp_path / "test.jsonl"), describe, DescriptionPool("single"), ["gender", "pitch"]
-    )
-    items = benchmark.items()
-    asked = benchmark.decode_items(items, rows_of(items, {r.audio: r for r in rows}), "d", "text")
-    assert asked[0].row.text == "[00:00:00 - 00:00:01] Hi. (Gender: female, Pitch: low)"
-    assert {item.instruction for item in asked} == {"What can you hear from the audio?"}
-    answers = decoded(
-        items,
-        text=lambda i: f"A {i.extra['values']['gender']} with a low pitch.",
-        speech=lambda i: "A man with a low pitch." if i.id != "r3" else "A man or a woman.",
-        blank="A woman.",
-    )
-    scores = benchmark.score(items, answers, PLAN)
-    gender, pitch = scores["tasks"]["gender"], scores["tasks"]["pitch"]
-    assert gender["majority"] == {"label": "male", "value": 0.75}
-    assert {k: v["value"] for k, v in gender["strict"].items()} == {
-        "text": 1.0, "speech": 0.5, "blank": 0.25,
-    }  # fmt: skip
-    assert gender["named"]["speech"]["value"] == 1.0 and pitch["named"]["speech"]["value"] == 0.75
-    assert pitch["strict"]["speech"]["value"] == 0.75
-    assert pitch["strict_speech_minus"]["blank"]["difference"] == pytest.approx(0.75)
-    assert scores["strict"]["speech"]["value"] == pytest.approx(0.625)
-    assert scores["majority"] == pytest.approx((0.75 + 1.0) / 2)
-    assert list(scores["summary"]) == ["gender", "pitch", "mean"]
-    table = benchmark.table(scores)
-    assert "| gender | 4 | 0.75 | 1.00 [1.00, 1.00] |" in table and "+0.75 (p" in table
-    assert "perplexity" in table and "1.65 [1.65, 1.65]" in table  # exp(2 / 4)
-    json.dumps(scores)
-    # An attribute that some rows lack is scored on the others.
-    benchmark.attributes = ["accent", "gender"]
-    items = benchmark.items()
-    assert benchmark.score(items, answers, PLAN)["tasks"]["accent"]["n"] == 3
-
-
-def test_descriptions_of_nothing_are_refused(tmp_path):
-    wav(tmp_path / "a.wav")
-    write_manifest(
-        tmp_path / "test.jsonl", [Row("a", str(tmp_path / "a.wav"), 0.5, "Hi.", "en", "s")]
-    )
-    pool = DescriptionPool("single")
-    with pytest.raises(BenchmarkError, match="no row has any attribute of pitch"):
-        Descriptions(str(tmp_path / "test.jsonl"), SeedTranscript(), pool, ["pitch"]).items()
-    with pytest.raises(ValueError, match="at least one attribute"):
-        Descriptions(str(tmp_path / "test.jsonl"), SeedTranscript(), pool, [])
 
 
 # -- Speech-IFEval's format -------------------------------------------------------------------

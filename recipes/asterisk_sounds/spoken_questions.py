@@ -10,7 +10,27 @@ import numpy as np
 
 from toolkit.data.audio import SAMPLE_RATE, audio_info, read_audio, write_audio
 from toolkit.data.manifest import Row
-from toolkit.data.synthesis import random_take, synthesise
+from toolkit.data.synthesis import Take, random_take, synthesise
+
+
+def telephone_take(seed: int, key: str, held_out: bool) -> Take:
+    """A voice drawn for a question, that sounds as the recorded prompts do.
+
+    Parameters
+    ----------
+    seed : int
+    key : str
+        Of the question.
+    held_out : bool
+        A voice that no training utterance has.
+
+    Returns
+    -------
+    Take
+        In the telephone band, without noise, as it stands beside clean recordings.
+    """
+    take = random_take(seed, key, held_out)
+    return replace(take, telephone=True, snr_db=None, level_db=-6.0)
 
 
 def spoken_question(
@@ -41,9 +61,7 @@ def spoken_question(
     toolkit.data.synthesis.SynthesisError
         Without a synthesiser.
     """
-    take = random_take(seed, f"question|{row.question}|{row.id}", held_out)
-    # As telephone prompts sound, and no noise after a clean recording.
-    take = replace(take, telephone=True, snr_db=None, level_db=-6.0)
+    take = telephone_take(seed, f"question|{row.question}|{row.id}", held_out)
     source = f"{row.audio_key()}|{take}|{row.question}|{pause}"
     path = folder / f"{hashlib.sha256(source.encode()).hexdigest()[:20]}.wav"
     if not path.exists():

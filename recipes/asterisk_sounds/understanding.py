@@ -14,15 +14,16 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from recipes.asterisk_sounds.questions import question_rows
+from recipes.asterisk_sounds.spoken_questions import telephone_take
 from toolkit.data.audio import audio_info, write_audio
 from toolkit.data.files import atomic_write
 from toolkit.data.manifest import Row, read_manifest, write_manifest
 from toolkit.data.report import PrepareReport, part_summary
-from toolkit.data.synthesis import check_engines, random_take, synthesise
+from toolkit.data.splits import spread
+from toolkit.data.synthesis import check_engines, synthesise
 
 TASK = "IntentClassification_AsteriskSounds"
 PASSAGES = "passages"
@@ -99,9 +100,7 @@ def question_on_passage(row: Row, folder: Path, seed: int = 0) -> Row:
     toolkit.data.synthesis.SynthesisError
         Without a synthesiser.
     """
-    take = random_take(seed, f"passage|{row.question}|{row.id}", held_out=True)
-    # As the recorded prompts sound.
-    take = replace(take, telephone=True, snr_db=None, level_db=-6.0)
+    take = telephone_take(seed, f"passage|{row.question}|{row.id}", held_out=True)
     digest = hashlib.sha256(f"{take}|{row.question}".encode()).hexdigest()
     path = folder / f"{digest[:20]}.wav"
     if not path.exists():
@@ -155,9 +154,7 @@ def prepare(
     prompts = read_manifest(data / "asterisk_sounds" / "en" / "test.jsonl")
     asked, dropped = question_rows(prompts)
     report.dropped.update({reason: n for reason, n in dropped.items() if n})
-    count = len(asked) if limit is None else min(limit, len(asked))
-    chosen = [asked[i * len(asked) // count] for i in range(count)]
-    rows = [question_on_passage(row, root / "wav", seed) for row in chosen]
+    rows = [question_on_passage(row, root / "wav", seed) for row in spread(asked, limit)]
     report.manifests[PASSAGES] = root / f"{PASSAGES}.jsonl"
     write_manifest(report.manifests[PASSAGES], rows)
     report.parts[PASSAGES] = part_summary(rows)

@@ -29,6 +29,7 @@ from toolkit.data.importers.base import lines_of
 from toolkit.data.manifest import ManifestError, write_manifest
 from toolkit.data.report import PrepareReport, part_summary, rate_outliers
 from toolkit.data.rows import Row
+from toolkit.data.splits import spread
 
 FROM_ENGLISH = "ar ca cy de et fa id ja lv mn sl sv-SE ta tr zh-CN".split()
 TO_ENGLISH = [*FROM_ENGLISH, *"es fr it nl pt ru".split()]
@@ -178,9 +179,7 @@ def prepare(
         code = language_code(language)
         for part in PARTS:
             chosen = sorted((c for c in clips if c.part == part), key=lambda clip: clip.path)
-            if limit is not None and len(chosen) > limit:
-                chosen = [chosen[i * len(chosen) // limit] for i in range(limit)]
-            rows = _rows(folder / "clips", code, chosen, nj, dropped)
+            rows = _rows(folder / "clips", code, spread(chosen, limit), nj, dropped)
             name = f"{code}/{part}"
             report.manifests[name] = report.folder / code / f"{part}.jsonl"
             write_manifest(report.manifests[name], rows)

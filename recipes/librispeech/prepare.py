@@ -22,6 +22,7 @@ from toolkit.data.importers.policies import TEXT_CASES, with_case
 from toolkit.data.manifest import ManifestError, write_manifest
 from toolkit.data.report import PrepareReport, part_summary, rate_outliers
 from toolkit.data.rows import Row
+from toolkit.data.splits import spread
 
 PARTS = {
     "train": ("train-clean-100", "train-clean-360", "train-other-500"),
@@ -184,9 +185,7 @@ def _subset(
     recorded = sum(1 for _ in folder.glob("*/*/*.flac"))
     dropped["no_transcript"] += recorded - len(said) - dropped["no_text"]
     dropped = +dropped
-    names = sorted(said)
-    if limit is not None and len(names) > limit:
-        names = [names[i * len(names) // limit] for i in range(limit)]
+    names = spread(sorted(said), limit)
 
     def info(name: str) -> AudioInfo:
         path, number, _ = said[name]

@@ -31,7 +31,7 @@ from toolkit.data.manifest import read_manifest, write_manifest
 from toolkit.data.parallel import facts_path, make_audio
 from toolkit.data.report import PrepareReport, histogram, part_summary
 from toolkit.data.rows import Row
-from toolkit.data.splits import assign_groups, group_key, template_groups
+from toolkit.data.splits import assign_groups, group_key, spread, template_groups
 from toolkit.data.synthesis import check_engines
 from toolkit.evaluation.benchmarks import write_embedded
 
@@ -244,8 +244,7 @@ def _recorded(
         names = [name for name in manifests if name.startswith(f"{language}/")]
         rows = sorted((r for n in names for r in read_manifest(manifests[n])), key=lambda r: r.id)
         rows = [row for row in rows if 1.0 <= row.duration <= 15.0]
-        chosen = min(count, len(rows))
-        for row in (rows[i * len(rows) // chosen] for i in range(chosen)):
+        for row in spread(rows, count):
             own = {"gender": genders.get(language, row.attributes["gender"])}
             own["accent"] = row.attributes["accent"]
             own["intent"] = row.attributes.get("intent")

@@ -35,7 +35,7 @@ from toolkit.data.manifest import write_manifest
 from toolkit.data.parallel import hashed_path, make_audio
 from toolkit.data.report import PrepareReport, part_summary
 from toolkit.data.rows import Row
-from toolkit.data.splits import assign_groups
+from toolkit.data.splits import assign_groups, spread
 
 #: Part -> questions, folder of recordings, file of SQuAD.
 FILES = {
@@ -186,9 +186,7 @@ def _rows(
     files = recordings(_found(source, recorded, unpack))
     dropped: Counter[str] = Counter()
     jobs: dict[tuple[int, int], Joined] = {}
-    asked_about = [pair for pair in pairs if pair[0].asked]
-    if limit is not None and len(asked_about) > limit:
-        asked_about = [asked_about[i * len(asked_about) // limit] for i in range(limit)]
+    asked_about = spread([pair for pair in pairs if pair[0].asked], limit)
     for passage, _ in asked_about:
         place = passage.topic, passage.paragraph
         sentences = files.get(place, [])

@@ -8,8 +8,11 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from toolkit.data.rows import Row
+
+T = TypeVar("T")
 
 # Spoken numbers per language: "press 1" and "press one" are one template.
 _NUMBER_WORDS = frozenset(
@@ -332,6 +335,28 @@ def split_by_speaker(rows: Sequence[Row], ratios: Mapping[str, float], seed: int
         sharing=sum(size for size in sizes.values() if size > 1),
         largest=max(sizes.values(), default=0),
     )
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """So many items at even distances, or all where there are no more.
+
+    Parameters
+    ----------
+    items : sequence
+    count : int, optional
+        None takes all.
+
+    Returns
+    -------
+    list
+
+    Example
+    -------
+    >>> spread("abcdefg", 3), spread("ab", 3), spread("ab", None)
+    (['a', 'c', 'e'], ['a', 'b'], ['a', 'b'])
+    """
+    count = len(items) if count is None else min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _hash(seed: int, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.data.example import Example
 from toolkit.data.fields import prompt_fields
 from toolkit.data.manifest import Row
+from toolkit.data.splits import spread
 from toolkit.teachers.pool import InstructionPool, Task
 
 if TYPE_CHECKING:
@@ -78,12 +79,6 @@ def decode_item(task: Task, row: Row, index: int, repeat: bool = False) -> Decod
         references=task.references(row),
         language=task.language,
     )
-
-
-def _spread(rows: list[Row], count: int) -> list[Row]:
-    """So many rows at even distances, or all where there are fewer."""
-    count = min(count, len(rows))
-    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 def _in_order(key: str, asked: Sequence[str]) -> list[str]:
@@ -229,7 +224,7 @@ class DecodePlan:
         """
         found = []
         for task in self.pool:
-            chosen = _spread([r for r in rows if task.accepts(r)], self.grid_items)
+            chosen = spread([r for r in rows if task.accepts(r)], self.grid_items)
             found += [
                 decode_item(task, row, index)
                 for row in chosen
@@ -256,7 +251,7 @@ class DecodePlan:
             long_enough = [r for r in rows if len(r.text.split()) >= self.repeat_min_words]
             found += [
                 decode_item(transcription, row, repeat_wording, repeat=True)
-                for row in _spread(long_enough, self.repeat_items)
+                for row in spread(long_enough, self.repeat_items)
             ]
         for number, task in enumerate(self.pool):
             count = self.more_items.get(task.name, self.items_per_task)
@@ -265,7 +260,7 @@ class DecodePlan:
                 # Tasks ask about different utterances: the more there are, the surer the totals.
                 start = number * len(able) // max(len(self.pool.tasks) * count, 1)
                 able = able[start:] + able[:start]
-            for order, row in enumerate(_spread(able, count)):
+            for order, row in enumerate(spread(able, count)):
                 # A task with a single wording holds none out.
                 choices = task.wording_ids(held_out=order % 2 == 1) or task.wording_ids(False)
                 found.append(decode_item(task, row, choices[(order // 2) % len(choices)]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.manifest import Row, write_manifest
+from toolkit.data.splits import spread
 from toolkit.evaluation.benchmarks.items import BenchmarkItem, as_text, rows_of
 from toolkit.evaluation.plans import INPUTS, OTHER_PROJECTORS, DecodeItem
 from toolkit.evaluation.score_plans import ScorePlan
@@ -135,11 +136,7 @@ class Benchmark(ABC):
         groups: dict[str, list[BenchmarkItem]] = {}
         for item in found:
             groups.setdefault(item.group, []).append(item)
-        chosen = []
-        for group in groups.values():
-            count = min(self.limit, len(group))
-            chosen += [group[i * len(group) // count] for i in range(count)]
-        return chosen
+        return [item for group in groups.values() for item in spread(group, self.limit)]
 
     def decode_items(
         self, items: list[BenchmarkItem], rows: Mapping[str, Row], name: str, source: str

@@ -10,9 +10,9 @@ from tests.decoded_items import PLAN, decoded, wav
 from toolkit.data.manifest import write_manifest
 from toolkit.data.rows import Row
 from toolkit.evaluation.benchmarks import BenchmarkError, Descriptions
-from toolkit.evaluation.benchmarks.descriptions import named_values
 from toolkit.evaluation.benchmarks.items import rows_of
 from toolkit.teachers import DescriptionPool, SeedTranscript
+from toolkit.teachers.named_values import named_values
 
 OPTIONS = {
     "gender": ["female", "male"],

@@ -176,6 +176,8 @@ def test_single_prompt_and_pool() -> None:
     assert {i.instruction for i in items} <= seen and len({i.instruction for i in items}) > 8
     (detailed,) = DescriptionPool("detailed")
     assert "speaking speed" in detailed.wordings[0] and len(detailed.wordings) == 1
+    (listed,) = DescriptionPool("listed")
+    assert listed.instruct(0, rows[0]).endswith("Noise level, Reverberation.")
     rewording = DescriptionPool("detailed", unseen=True)["rewording"]
     assert "What can you hear from the audio?" in rewording.wordings and not rewording.seen
     with pytest.raises(ValueError, match="prompts: 'both'"):
@@ -234,6 +236,35 @@ def test_filters_count_every_reason() -> None:
         "dropped: truncated": 1,
         "dropped: empty": 1,
     }
+
+
+def test_only_faithful_answers_are_kept_where_that_is_asked_for() -> None:
+    described = SeedTranscript(["gender", "pitch"])
+    rows = [
+        row("u0", gender="female", pitch="high"),
+        row("u1", gender="female", pitch="high"),
+        row("u2", gender="male", pitch="low"),
+        row("u3", gender="male"),
+        row("u4", gender="male", pitch="low"),
+    ]
+    answers = [
+        answer("Gender: female, Pitch: high"),
+        answer("Gender: female, Pitch: low"),
+        answer("A man or a woman with a low pitch."),
+        # Without a pitch of its own, whatever is said of it.
+        answer("A man with a high pitch."),
+        answer("Gender: male"),
+    ]
+    teacher = DescriptionTeacher([], describe=described, faithful=["gender", "pitch"])
+    targets, counts = teacher.select(teacher.plan(rows), answers)
+    assert [t["id"] for t in targets] == ["u0", "u3"]
+    assert counts == {"kept": 2, "dropped: description not faithful": 3}
+    # The paper's: whatever was said.
+    targets, _ = DescriptionTeacher([], describe=described).select(teacher.plan(rows), answers)
+    assert len(targets) == 5
+    measured = DescriptionTeacher(["a.jsonl"], describe=described, faithful=["pitch_hz"])
+    with pytest.raises(ValueError, match=r"no row has 'pitch_hz' as a word.*a\.jsonl"):
+        measured.select(teacher.plan(rows), answers)
 
 
 @pytest.fixture(scope="module")

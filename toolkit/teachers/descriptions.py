@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,14 @@ from toolkit.data.manifest import Row
 from toolkit.teachers.answers import TeachItem
 from toolkit.teachers.behaviour import BehaviourTeacher
 from toolkit.teachers.checks import grounded, words
+from toolkit.teachers.named_values import named_values
 from toolkit.teachers.pool import InstructionPool, Task
 from toolkit.teachers.seed_transcript import SeedTranscript
 
 if TYPE_CHECKING:
     from toolkit.llms import CausalLM
 
-PROMPTS = ("single", "detailed", "pool")
+PROMPTS = ("single", "detailed", "listed", "pool")
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|text|large language|language)\b"
     r"|\bi(?:'m| am)? ?(?:sorry|apologi[sz]e)\b"
@@ -62,6 +64,16 @@ DETAILED_TASK = Task(
     ),
     is_description,
 )
+#: For LLMs that lose the thread even so: values, one after another, are little more than copied.
+LISTED_TASK = Task(
+    "description",
+    (
+        "Listen to the audio. Name the value of each: Gender, Accent, Pitch, Volume, Speaking "
+        "speed, Noise level, Reverberation.",
+    ),
+    is_description,
+)
+_TRAINED = {"single": PAPER_TASK, "detailed": DETAILED_TASK, "listed": LISTED_TASK}
 #: Prompts of the same kind, our own wordings: the successor's pool is not reproduced.
 HEARING_TASKS = (
     Task(
@@ -130,8 +142,9 @@ class DescriptionPool(InstructionPool):
     ----------
     prompts : str
         ``"single"``: the paper's one prompt. ``"detailed"``: one prompt of ours that names what to
-        attend to, for LLMs too small for the paper's. ``"pool"``: several tasks in eight wordings
-        each, half of them held out, as DeSTA2.5-Audio draws from a pool.
+        attend to, for LLMs too small for the paper's; ``"listed"``: one that asks for values alone,
+        for still smaller ones. ``"pool"``: several tasks in eight wordings each, half of them held
+        out, as DeSTA2.5-Audio draws from a pool.
     unseen : bool
         Beside a single prompt, list the pool's other prompts as held out: for decoding a model
         that was trained on the single one.
@@ -167,7 +180,7 @@ class DescriptionPool(InstructionPool):
         tasks = list(HEARING_TASKS)
         held_out = [task if isinstance(task, Task) else _content_task(task) for task in also]
         if prompts != "pool":
-            trained = PAPER_TASK if prompts == "single" else DETAILED_TASK
+            trained = _TRAINED[prompts]
             first, *others = HEARING_TASKS
             left = tuple(w for w in first.wordings if w not in trained.wordings)
             rewording = replace(first, name="rewording", wordings=left)
@@ -196,6 +209,10 @@ class DescriptionTeacher(BehaviourTeacher):
         See `BehaviourTeacher`.
     check_answers, seed, llm
         See `BehaviourTeacher`.
+    faithful : sequence of str
+        Attributes that a reply has to give the row's own value and no other; replies that do not
+        are dropped and counted. Ours, for LLMs that misread what stands before their eyes; the
+        paper keeps whatever the LLM says. A row without an attribute is not asked for it.
     pool : InstructionPool, optional
         ``DescriptionPool("single")`` by default, the paper's one prompt.
     describe : callable (Row) -> str, optional
@@ -224,6 +241,7 @@ class DescriptionTeacher(BehaviourTeacher):
         check_answers: bool = True,
         seed: int = 0,
         llm: CausalLM | None = None,
+        faithful: Sequence[str] = (),
     ) -> None:
         super().__init__(
             manifests,
@@ -238,6 +256,7 @@ class DescriptionTeacher(BehaviourTeacher):
             llm=llm,
         )
         self.describe = describe or SeedTranscript()
+        self.faithful = tuple(faithful)
 
     def reads(self, row: Row) -> str:
         """What the teacher reads in the audio slot about a row: its description."""
@@ -246,3 +265,41 @@ class DescriptionTeacher(BehaviourTeacher):
     def passes(self, item: TeachItem, response: str) -> bool:
         """Whether an answer describes what was read."""
         return super().passes(item, response) and grounded(response, self.reads(item.row))
+
+    def select(self, items: list[TeachItem], answers: list[dict]) -> tuple[list[dict], Counter]:
+        """Filter answers into target rows; see `BehaviourTeacher.select`.
+
+        Raises
+        ------
+        ValueError
+            When ``faithful`` names an attribute that no row has as a word.
+        """
+        kept, counts = super().select(items, answers)
+        if not self.faithful:
+            return kept, counts
+        rows = {item.row.id: item.row for item in items}
+        values = {name: {i: _word(row, name) for i, row in rows.items()} for name in self.faithful}
+        options = {name: sorted(set(filter(None, own.values()))) for name, own in values.items()}
+        for name, found in options.items():
+            if not found:
+                raise ValueError(
+                    f"faithful: no row has {name!r} as a word in its attributes; the manifests "
+                    f"are {', '.join(self.manifests)}"
+                )
+        right = []
+        for target in kept:
+            said = named_values(target["response"], options)
+            wanted = {name: own[target["id"]] for name, own in values.items()}
+            wrong = [name for name, value in wanted.items() if value and said[name] != {value}]
+            if wrong:
+                counts["kept"] -= 1
+                counts[f"dropped: {target['task']} not faithful"] += 1
+            else:
+                right.append(target)
+        return right, counts
+
+
+def _word(row: Row, attribute: str) -> str | None:
+    """A row's value of an attribute, if it is a word."""
+    value = row.attributes.get(attribute)
+    return value if isinstance(value, str) and value else None

@@ -7,7 +7,7 @@ ablation no_transcript interleaver.transcript=none
 ablation fewer_queries projector.num_queries=4
 ablation other_teacher \
     'teacher.llm=!new:toolkit.llms.CausalLM {source: wheel:qwen2.5-coder-0.5b-instruct}'
-ablation no_attributes 'describe.attributes=[]'
+ablation no_attributes 'describe.attributes=[]' 'teacher.faithful=[]'
 ablation teacher_logits phases.train.losses.behaviour.weight=1.0
 ablation lora \
     'llm.lora={r: 16, target_modules: [q_proj, v_proj]}' 'phases.train.trainable=[projector, llm]'

@@ -1,0 +1,39 @@
+"""The embedded Self-Powered recipe: its warm start is MTBI's, the paper's connector one override away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolkit.config import load
+from toolkit.projectors import CTCEmbedding, WindowQFormer
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes/asterisk_sounds/self_powered/train.yaml"
+MTBI = ROOT / "recipes/asterisk_sounds/mtbi/train.yaml"
+CONNECTOR = [
+    "projector=!ref <window_qformer>", "phases.pretrain=null", "phases.train.lr.projector=1.0e-3",
+]  # fmt: skip
+
+
+def read(path: Path, *overrides: str):
+    return load(path, ["work=work", *overrides])
+
+
+def test_warm_start_is_that_of_mtbi() -> None:
+    """Side by side, models must differ by their method and not by what they start from."""
+    own, theirs = read(RECIPE), read(MTBI)
+    for key in ("corpora.spoken_text", "encoder", "projector", "phases.pretrain", "sets.paired"):
+        assert own.select(key) is not None and own.select(key) == theirs.select(key), key
+
+
+def test_the_papers_connector_is_one_override() -> None:
+    projector = read(RECIPE).build("projector")["projector"]
+    assert isinstance(projector, CTCEmbedding)
+    config = read(RECIPE, *CONNECTOR)
+    projector = config.build("projector")["projector"]
+    assert isinstance(projector, WindowQFormer)
+    assert (projector.window, projector.num_queries, projector.num_layers) == (17, 1, 2)
+    assert config.select("phases.pretrain") is None
+    assert config.select("phases.train.lr.projector") == 1.0e-3
+    readme = (RECIPE.parent / "README.md").read_text(encoding="utf-8")
+    assert all(override in readme for override in CONNECTOR)

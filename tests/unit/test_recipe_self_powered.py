@@ -1,4 +1,4 @@
-"""The embedded Self-Powered recipe: its warm start is MTBI's, the paper's connector one override away."""
+"""The embedded Self-Powered recipe: a warm start as MTBI has it, the paper's connector at hand."""
 
 from __future__ import annotations
 

@@ -252,8 +252,8 @@ def test_only_faithful_answers_are_kept_where_that_is_asked_for() -> None:
         answer("Gender: female, Pitch: low"),
         answer("A man or a woman with a low pitch."),
         # Without a pitch of its own, whatever is said of it.
-        answer("A man with a high pitch."),
-        answer("Gender: male"),
+        answer("Male, with a high pitch."),
+        answer("Gender: male, and no more."),
     ]
     teacher = DescriptionTeacher([], describe=described, faithful=["gender", "pitch"])
     targets, counts = teacher.select(teacher.plan(rows), answers)

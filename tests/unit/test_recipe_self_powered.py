@@ -22,8 +22,13 @@ def read(path: Path, *overrides: str):
 def test_warm_start_is_that_of_mtbi() -> None:
     """Side by side, models must differ by their method and not by what they start from."""
     own, theirs = read(RECIPE), read(MTBI)
-    for key in ("corpora.spoken_text", "encoder", "projector", "phases.pretrain", "sets.paired"):
+    for key in ("corpora.spoken_text", "encoder", "phases.pretrain", "sets.paired", "llm.source"):
         assert own.select(key) is not None and own.select(key) == theirs.select(key), key
+    projectors = [config.select("projector") for config in (own, theirs)]
+    assert projectors[0].tag == projectors[1].tag
+    # Both are as wide as the LLM, which has adapters in one of them.
+    ours, others = ({**p.value, "output_dim": None} for p in projectors)
+    assert ours == others
 
 
 def test_the_papers_connector_is_one_override() -> None:

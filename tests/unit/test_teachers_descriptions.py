@@ -244,14 +244,14 @@ def test_only_faithful_answers_are_kept_where_that_is_asked_for() -> None:
         row("u0", gender="female", pitch="high"),
         row("u1", gender="female", pitch="high"),
         row("u2", gender="male", pitch="low"),
-        row("u3", gender="male"),
+        row("u3", gender="male", pitch="unknown"),
         row("u4", gender="male", pitch="low"),
     ]
     answers = [
         answer("Gender: female, Pitch: high"),
         answer("Gender: female, Pitch: low"),
         answer("A man or a woman with a low pitch."),
-        # Without a pitch of its own, whatever is said of it.
+        # Its pitch is not known, nor printed: whatever is said of it.
         answer("Male, with a high pitch."),
         answer("Gender: male, and no more."),
     ]

@@ -14,7 +14,7 @@ from toolkit.teachers.behaviour import BehaviourTeacher
 from toolkit.teachers.checks import grounded, words
 from toolkit.teachers.named_values import named_values
 from toolkit.teachers.pool import InstructionPool, Task
-from toolkit.teachers.seed_transcript import SeedTranscript
+from toolkit.teachers.seed_transcript import SeedTranscript, known_value
 
 if TYPE_CHECKING:
     from toolkit.llms import CausalLM
@@ -300,6 +300,6 @@ class DescriptionTeacher(BehaviourTeacher):
 
 
 def _word(row: Row, attribute: str) -> str | None:
-    """A row's value of an attribute, if it is a word."""
-    value = row.attributes.get(attribute)
-    return value if isinstance(value, str) and value else None
+    """A row's value of an attribute, if it is a word that a description could give."""
+    value = known_value(row.attributes.get(attribute))
+    return value if isinstance(value, str) else None

@@ -154,11 +154,11 @@ class SeedTranscript:
 
     def _attribute(self, key: str, facts: Mapping[str, Any]) -> str | None:
         known = ATTRIBUTES.get(key) or Attribute(key.replace("_", " ").capitalize())
-        word, number = _value(facts.get(key)), None
+        word, number = known_value(facts.get(key)), None
         if isinstance(word, float):
             word, number = None, word
         for other in known.keys:
-            measured = _value(facts.get(other))
+            measured = known_value(facts.get(other))
             if number is None and isinstance(measured, float):
                 number = measured
         if not self.numbers and known.quantity:
@@ -172,8 +172,24 @@ class SeedTranscript:
         return f"{known.name}: {printed}" + (f" ({known.quantity})" if known.quantity else "")
 
 
-def _value(value: Any) -> str | float | None:
-    """A word, a number, or None for what says nothing."""
+def known_value(value: Any) -> str | float | None:
+    """What an attribute's value says.
+
+    Parameters
+    ----------
+    value
+        Of ``Row.attributes``.
+
+    Returns
+    -------
+    str, float or None
+        A word, a number, or None for what says nothing.
+
+    Example
+    -------
+    >>> known_value("low "), known_value(3), known_value("unknown")
+    ('low', 3.0, None)
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):

@@ -23,6 +23,7 @@ from tiny_training import (  # noqa: E402
     tiny_tokenizer,
 )
 
+from toolkit.interleavers import SpeechOnly  # noqa: E402
 from toolkit.losses import ResponseCrossEntropy  # noqa: E402
 from toolkit.training import Hooks, NoUsableAudio, Phase, TrainingDiverged, load_best  # noqa: E402
 from toolkit.training.checkpoint import load_tensors, read_tensors  # noqa: E402
@@ -138,6 +139,25 @@ def test_time_budget_ends_the_phase_and_its_schedule(tmp_path: Path) -> None:
     assert summary["stopped"] == "time" and 0 < summary["step"] < 100_000
     last = read_lines(tmp_path / "run" / "train_log.jsonl")[-1]
     assert last["lr"]["projector"] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_curriculum_ends_with_the_time_budget(tmp_path: Path, workers: int) -> None:
+    """Interleavers are told the same progress as losses and learning rates."""
+    path = tmp_path / "progress"
+
+    class Watched(SpeechOnly):
+        def plan(self, prompt, row, rng, progress=0.0):
+            with path.open("a") as file:  # in another process, with workers
+                file.write(f"{progress}\n")
+            return super().plan(prompt, row, rng, progress)
+
+    phase = tiny_phase(optimizer_steps=100_000, max_seconds=1.0, validate_every=50_000)
+    tiny_brain(tmp_path / "run", phase, workers=workers, interleaver=Watched()).fit()
+    seen = [float(line) for line in path.read_text().split()]
+    trained = [progress for progress in seen if progress < 1.0]  # validations are at the end: 1
+    assert trained == sorted(trained) and trained[0] == 0.0
+    assert trained[-1] > 0.8
 
 
 def test_hook_metric_selects_and_keeps_the_best(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ class SpeechLLMBrain(speechbrain.Brain):
         set_modes(self.modules, self.groups, True)
         windows = train_windows(
             self.mixture.examples, self.collator, self.mixture.sampler, state.cursor, state.step,
-            phase.optimizer_steps, self.num_workers,
+            lambda step: phase.progress(step, state.seen_elapsed), self.num_workers,
         )  # fmt: skip
         bar = tqdm(
             total=phase.optimizer_steps, initial=state.step, unit="step", dynamic_ncols=True,

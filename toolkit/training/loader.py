@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
@@ -76,14 +76,18 @@ class _Jobs:
     """Every micro-batch from a cursor on, for ever; windows without any are one empty job."""
 
     def __init__(
-        self, sampler: WindowSampler, cursor: tuple[int, int], step: int, steps: int
+        self,
+        sampler: WindowSampler,
+        cursor: tuple[int, int],
+        step: int,
+        progress: Callable[[int], float],
     ) -> None:
-        self.sampler, self.cursor, self.step, self.steps = sampler, cursor, step, steps
+        self.sampler, self.cursor, self.step, self.progress = sampler, cursor, step, progress
 
     def __iter__(self) -> Iterator[Job]:
         walk = self.sampler.walk(*self.cursor)
         for step, (epoch, window, micro) in enumerate(walk, start=self.step):
-            progress = min(step / self.steps, 1.0)
+            progress = self.progress(step)
             for part, picks in enumerate(micro or [[]]):
                 yield Job(epoch, window, step, part, max(len(micro), 1), picks, progress)
 
@@ -123,7 +127,7 @@ def train_windows(
     sampler: WindowSampler,
     cursor: tuple[int, int],
     step: int,
-    steps: int,
+    progress: Callable[[int], float],
     workers: int = 0,
 ) -> Iterator[Window]:
     """Whole windows of batches, for ever.
@@ -136,8 +140,11 @@ def train_windows(
     sampler : WindowSampler
     cursor : (int, int)
         Epoch and window to start at.
-    step, steps : int
-        Optimiser steps done, and of the whole phase, for curricula.
+    step : int
+        Optimiser steps done.
+    progress : callable
+        Step to share of the phase done, for curricula. Asked when a step's batches are planned,
+        which loader processes do some steps ahead.
     workers : int
         Loader processes.
 
@@ -147,7 +154,7 @@ def train_windows(
     """
     window = None
     for job, batch, skipped in _loader(
-        examples, collator, _Jobs(sampler, cursor, step, steps), workers
+        examples, collator, _Jobs(sampler, cursor, step, progress), workers
     ):
         if job.part == 0:
             window = Window(job.epoch, job.window, job.step)
@@ -212,12 +219,12 @@ def example_costs(model: Any, collator: Collator, examples: Sequence[Example]) -
     read = collator.interleaver.slot_text if collator.run_llm else lambda _: None
     slots = [read(example.row) or "" for example in examples]
     # All texts at once: a call of the tokenizer for each takes most of a large corpus's start.
-    own = (example.row.text for example in examples)
+    own = (example.aim for example in examples)
     different = list(dict.fromkeys(chain.from_iterable(zip(own, slots, strict=True))))
     lengths = transcript_lengths(collator.tokenizer, different)
     texts = dict(zip(different, lengths, strict=True))
     for i, (example, slot) in enumerate(zip(examples, slots, strict=True)):
-        tokens[i] += max(texts[example.row.text], texts[slot])
+        tokens[i] += max(texts[example.aim], texts[slot])
         if not collator.run_llm:
             continue
         key = tuple(sorted(example.fields.items()))

@@ -207,6 +207,10 @@ def test_if_rate_and_forgetting_by_hand(ifeval):
     assert main["if_rate"]["text"]["value"] == pytest.approx(1.0)
     # Parts weigh alike: (1/2 + 1) / 2, and (0.75 - 1) / 1.
     assert main["if_rate"]["speech"]["value"] == pytest.approx(0.75)
+    # All items are about one clip: there is nothing to resample.
+    rate = main["if_rate"]["speech"]
+    assert len({item.audio for item in items}) == 1
+    assert rate["low"] == rate["high"] == pytest.approx(0.75)
     assert main["forgetting"]["speech"]["value"] == pytest.approx(-0.25)
     assert main["forgetting"]["blank"]["value"] == pytest.approx(-1.0)
     assert scores["summary"] == {"IFrate": main["if_rate"], "forgetting": main["forgetting"]}

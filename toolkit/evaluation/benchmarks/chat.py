@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from toolkit.evaluation.benchmarks.items import BenchmarkError, BenchmarkItem, t
 from toolkit.evaluation.benchmarks.judge import Judge, Messages, two_scores
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
+from toolkit.evaluation.statistics import by_unit
 from toolkit.evaluation.tables import with_interval
 
 #: Tasks of the benchmark -> the categories it reports.
@@ -194,18 +196,22 @@ class Chat(Benchmark):
             return scores
         scores["judged"] = True
         groups = sorted({items[k].group for k in kept})
+        # Questions on one clip rise and fall together: clips are resampled.
+        clips = {g: [items[k].audio for k in kept if items[k].group == g] for g in groups}
+        by_clip = partial(by_unit, [clip for g in groups for clip in clips[g]])
         pairs: dict[str, list] = {}
         for name, found in verdicts.items():
             by_group = {g: [found[k] for k in kept if items[k].group == g] for g in groups}
-            pairs[name] = macro({g: [v[1] for v in own] for g, own in by_group.items()})
+            pairs[name] = by_clip(macro({g: [v[1] for v in own] for g, own in by_group.items()}))
             wins = {g: [float(v[1] > v[0]) for v in own] for g, own in by_group.items()}
             reference = macro({g: [v[0] for v in own] for g, own in by_group.items()})
             scores.setdefault("inputs", {})[name] = {
                 "score": interval(pairs[name], plan),
-                "reference": interval(reference, plan),
-                "wins": interval(macro(wins), plan),
+                "reference": interval(by_clip(reference), plan),
+                "wins": interval(by_clip(macro(wins)), plan),
                 "categories": {
-                    g: interval([(v[1], 1.0) for v in own], plan) for g, own in by_group.items()
+                    g: interval(by_unit(clips[g], [(v[1], 1.0) for v in own]), plan)
+                    for g, own in by_group.items()
                 },
             }
         scores["speech_minus"] = against(pairs, plan)

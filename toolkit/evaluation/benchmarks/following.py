@@ -34,6 +34,7 @@ from toolkit.evaluation.benchmarks.items import (
 from toolkit.evaluation.benchmarks.judge import demonstrates_reasoning
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
+from toolkit.evaluation.statistics import by_unit
 from toolkit.evaluation.tables import with_interval
 from toolkit.text import word_errors
 
@@ -133,9 +134,12 @@ class InstructionFollowing(Benchmark):
         parts = {part: own for part, own in parts.items() if own}
         scores: dict[str, Any] = {"kind": "following", "n": len(items), "readings": {}}
         judged: dict[str, list[float]] = {}
+        # Questions on one clip rise and fall together: clips are resampled.
+        units = {part: [i.audio for i in own] for part, own in parts.items()}
         scores["unjudged"] = 0
         if REASONING in parts and plan.judge is not None:
-            judged, scores["unjudged"] = self._reasoning(parts[REASONING], decoded, plan)
+            judged, units[REASONING] = self._reasoning(parts[REASONING], decoded, plan)
+            scores["unjudged"] = len(parts[REASONING]) - len(units[REASONING])
         for reading in READINGS:
             values = {
                 name: self._values(parts, rows, reading) | (
@@ -143,7 +147,7 @@ class InstructionFollowing(Benchmark):
                 )
                 for name, rows in decoded.items()
             }  # fmt: skip
-            scores["readings"][reading] = self._reading(values, plan)
+            scores["readings"][reading] = self._reading(values, units, plan)
         rule = {n: self._values(parts, rows, "authors") for n, rows in decoded.items()}
         scores["constraints"] = self._constraints(parts, rule)
         scores["parts"] = {part: len(own) for part, own in parts.items()}
@@ -171,25 +175,38 @@ class InstructionFollowing(Benchmark):
         }
 
     @staticmethod
-    def _reasoning(own, decoded: Decoded, plan: ScorePlan) -> tuple[dict[str, list[float]], int]:
+    def _reasoning(
+        own, decoded: Decoded, plan: ScorePlan
+    ) -> tuple[dict[str, list[float]], list[str]]:
+        """Verdicts on the items that have one under every input, and the clips of these."""
         verdicts = {
             name: demonstrates_reasoning(
                 plan.judge, [(i.instruction, rows[i.id]["answer"]) for i in own]
             )
             for name, rows in decoded.items()
         }
-        # Compared on the items that have a verdict under every input.
         kept = [k for k in range(len(own)) if all(v[k] is not None for v in verdicts.values())]
         if not kept:
-            return {}, len(own)
-        return {n: [float(v[k]) for k in kept] for n, v in verdicts.items()}, len(own) - len(kept)
+            return {}, []
+        found = {n: [float(v[k]) for k in kept] for n, v in verdicts.items()}
+        return found, [own[k].audio for k in kept]
 
     @staticmethod
-    def _reading(values: Mapping[str, Mapping[str, list[float]]], plan: ScorePlan) -> dict:
-        pairs = {name: macro(groups) for name, groups in values.items()}
+    def _reading(
+        values: Mapping[str, Mapping[str, list[float]]],
+        units: Mapping[str, Sequence[str]],
+        plan: ScorePlan,
+    ) -> dict:
+        pairs = {
+            name: by_unit([unit for part in groups for unit in units[part]], macro(groups))
+            for name, groups in values.items()
+        }
         out: dict[str, Any] = {
             "parts": {
-                name: {part: interval([(v, 1.0) for v in g], plan) for part, g in groups.items()}
+                name: {
+                    part: interval(by_unit(units[part], [(v, 1.0) for v in own]), plan)
+                    for part, own in groups.items()
+                }
                 for name, groups in values.items()
             },
             "if_rate": {name: interval(p, plan) for name, p in pairs.items()},

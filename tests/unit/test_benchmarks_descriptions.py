@@ -56,6 +56,24 @@ def test_values_that_descriptions_name(answer, expected):
     assert {name: values for name, values in found.items() if values} == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "spoken", "gender"),
+    [
+        ('"Old man river." The speaker is female.', "Old man river.", {"female"}),
+        ("The speaker says old, man: river", "Old man river!", set()),
+        # The longest quotation is taken, and each of several.
+        ("She says that a man must eat, and a man must eat again.", "A man must eat.", set()),
+        # Parts count from three words on; of a short text all of it.
+        ("He quotes: man and boy they", "We were man and boy, they said.", set()),
+        ("A man and a low pitch.", "We were man and boy, they said.", {"male"}),
+        ("Woman! A male voice.", "Woman!", {"male"}),
+        ("A man speaks.", "", {"male"}),
+    ],
+)
+def test_what_is_quoted_says_nothing_about_the_voice(answer, spoken, gender):
+    assert named_values(answer, {"gender": OPTIONS["gender"]}, spoken=spoken)["gender"] == gender
+
+
 def test_attributes_of_descriptions_by_hand(tmp_path):
     rows = []
     for i in range(4):

@@ -288,7 +288,7 @@ class DescriptionTeacher(BehaviourTeacher):
                 )
         right = []
         for target in kept:
-            said = named_values(target["response"], options)
+            said = named_values(target["response"], options, spoken=rows[target["id"]].text)
             wanted = {name: own[target["id"]] for name, own in values.items()}
             wrong = [name for name, value in wanted.items() if value and said[name] != {value}]
             if wrong:

@@ -27,16 +27,22 @@ SYNONYMS = {
 }
 _TOKEN = re.compile(r"\w+(?:'\w+)*|[.,;:!?()\n]")
 _BREAKS = frozenset(".,;!?()\n")
+_MARKS = _BREAKS | {":"}
 _COPULAS = frozenset(("is", "was", "are", "were", "seems", "sounds", "remains", ":"))
 _ARTICLES = frozenset(("a", "an", "the", "his", "her", "their", "its", "very", "quite", "and"))
 #: Words between the verb and the value: "is rather on the low side".
 _REACH = 5
+#: Words in a row that make a quotation; fewer where all that was said is shorter.
+_QUOTED = 3
 
 Phrases = dict[tuple[str, ...], str]
 
 
 def named_values(
-    answer: str, options: Mapping[str, Sequence[str]], aspects: Mapping[str, Any] = ASPECTS
+    answer: str,
+    options: Mapping[str, Sequence[str]],
+    aspects: Mapping[str, Any] = ASPECTS,
+    spoken: str = "",
 ) -> dict[str, set[str]]:
     """The values that a description gives to each attribute.
 
@@ -51,6 +57,9 @@ def named_values(
         Attribute -> its values.
     aspects : mapping of str to tuple of str or None
         Attribute -> names of its aspect; an attribute that is not there goes by its own name.
+    spoken : str
+        What is said in the clip. Where the answer quotes it, three words or more, it says nothing
+        about the voice: `the speaker says "a man must eat"` gives no gender.
 
     Returns
     -------
@@ -67,8 +76,10 @@ def named_values(
     (['female'], ['low'], ['high'])
     >>> found["volume"]
     set()
+    >>> named_values("She says: a man must eat.", options, spoken="A man must eat!")["gender"]
+    set()
     """
-    tokens = _TOKEN.findall(answer.lower())
+    tokens = _unquoted(_TOKEN.findall(answer.lower()), _TOKEN.findall(spoken.lower()))
     nouns: Phrases = {}
     for attribute in options:
         names = aspects.get(attribute, (attribute.replace("_", " "),))
@@ -89,6 +100,35 @@ def named_values(
             said = (_value_of(tokens, places, i, phrases) for i in own)
             found[attribute] = {value for value in said if value is not None}
     return found
+
+
+def _unquoted(tokens: list[str], spoken: Sequence[str]) -> list[str]:
+    """Tokens without the longest quotations of what was said; a full stop stands for each."""
+    said = [token for token in spoken if token not in _MARKS]
+    words = [i for i, token in enumerate(tokens) if token not in _MARKS]
+    shortest = min(_QUOTED, len(said))
+    if not shortest:
+        return tokens
+    out, done, k = [], 0, 0
+    while k < len(words):
+        length = max(
+            _shared([tokens[i] for i in words[k:]], said[start:]) for start in range(len(said))
+        )
+        if length < shortest:
+            k += 1
+            continue
+        out += [*tokens[done : words[k]], "."]
+        done = words[k + length - 1] + 1
+        k += length
+    return out + tokens[done:]
+
+
+def _shared(a: Sequence[str], b: Sequence[str]) -> int:
+    """Number of first tokens that are the same."""
+    count = 0
+    while count < min(len(a), len(b)) and a[count] == b[count]:
+        count += 1
+    return count
 
 
 def _places(tokens: Sequence[str], phrases: Phrases) -> list[tuple[int, int, str]]:

@@ -92,6 +92,7 @@ class Descriptions(Benchmark):
                 metric="accuracy",
                 extra={
                     "options": options,
+                    "spoken": row.text,
                     "values": {n: str(row.attributes[n]) for n in options if n in row.attributes},
                 },
             )
@@ -101,7 +102,10 @@ class Descriptions(Benchmark):
     def score(self, items: list[BenchmarkItem], decoded: Decoded, plan: ScorePlan) -> dict:
         options = {name: values for name, values in items[0].extra["options"].items() if values}
         said = {
-            name: {i.id: named_values(rows[i.id]["answer"], options) for i in items}
+            name: {
+                i.id: named_values(rows[i.id]["answer"], options, spoken=i.extra["spoken"])
+                for i in items
+            }
             for name, rows in decoded.items()
         }
         scores: dict[str, Any] = {"kind": "descriptions", "n": len(items), "tasks": {}}

@@ -24,7 +24,14 @@ import torch
 
 from toolkit.data.annotation.base import AnnotationError, Annotator
 from toolkit.data.audio import SAMPLE_RATE
-from toolkit.data.measures import C50_RANGE_DB, C50_WEIGHTS, SNR_KNOTS, Measures, measure
+from toolkit.data.measures import (
+    C50_RANGE_DB,
+    C50_WEIGHTS,
+    SNR_KNOTS,
+    Measures,
+    measure,
+    merged_attributes,
+)
 from toolkit.data.rows import Row
 
 #: Keys of ``Row.attributes``, in the order of the paper. ``snr_level`` and ``c50_value`` are
@@ -234,4 +241,4 @@ def describe_row(row: Row, wave: np.ndarray, labeller: AttributeLabeller) -> dic
         ``duration`` and ``spoken_text`` are the row's.
     """
     own = {"duration": round(len(wave) / SAMPLE_RATE, 2), "spoken_text": row.text}
-    return {**labeller.label(row, wave), **own, **row.attributes}
+    return merged_attributes({**labeller.label(row, wave), **own}, row.attributes)

@@ -10,7 +10,9 @@ should be looked at before its labels are trusted.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +46,16 @@ _C50_FROM_SNR_DB = 8.0
 _VOWELS = "aeiouyàâäáãåæèéêëìíîïòóôöõøùúûüýÿœаеёиоуыэюя"
 _NUCLEUS = re.compile(f"[{_VOWELS}]+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d")
+
+
+#: Attribute as a word -> keys of ``Row.attributes`` that hold the number behind it.
+NUMBERS: dict[str, tuple[str, ...]] = {
+    "pitch": ("pitch_hz",),
+    "volume": ("level_db",),
+    "speaking_speed": ("syllables_per_second",),
+    "noise_level": ("snr_level", "snr_db"),
+    "reverberation": ("c50_value", "c50_db"),
+}
 
 
 @dataclass(frozen=True)
@@ -266,3 +278,26 @@ def measure(wave: np.ndarray, text: str | None = None) -> Measures:
         speech_seconds=seconds,
         syllables_per_second=syllables(text) / seconds if text and syllables(text) else None,
     )
+
+
+def merged_attributes(computed: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's own attributes, and computed ones where it has none.
+
+    Where the corpus has a word of its own for an attribute, the computed number is left out too:
+    the two may be of different opinions.
+
+    Parameters
+    ----------
+    computed, own : mapping of str to Any
+
+    Returns
+    -------
+    dict
+
+    Example
+    -------
+    >>> merged_attributes({"pitch": "high", "pitch_hz": 205.0, "volume": "loud"}, {"pitch": "low"})
+    {'volume': 'loud', 'pitch': 'low'}
+    """
+    settled = {*own, *(key for name in own for key in NUMBERS.get(name, ()))}
+    return {**{key: value for key, value in computed.items() if key not in settled}, **own}

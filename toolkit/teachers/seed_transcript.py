@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.data.manifest import Row
+from toolkit.data.measures import NUMBERS
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,16 @@ ATTRIBUTES: dict[str, Attribute] = {
     "accent": Attribute("Accent"),
     "age": Attribute("Age", unit="years"),
     "emotion": Attribute("Emotion"),
-    "pitch": Attribute("Pitch", "fundamental frequency", "Hz", 0, ("pitch_hz",)),
-    "volume": Attribute("Volume", "speech level", "dBFS", 0, ("level_db",)),
+    "pitch": Attribute("Pitch", "fundamental frequency", "Hz", 0, NUMBERS["pitch"]),
+    "volume": Attribute("Volume", "speech level", "dBFS", 0, NUMBERS["volume"]),
     "speaking_speed": Attribute(
-        "Speaking speed", "speaking rate", "syllables per second", 1, ("syllables_per_second",)
+        "Speaking speed", "speaking rate", "syllables per second", 1, NUMBERS["speaking_speed"]
     ),
     "noise_level": Attribute(
-        "Noise level", "signal-to-noise ratio", "dB", 0, ("snr_level", "snr_db")
+        "Noise level", "signal-to-noise ratio", "dB", 0, NUMBERS["noise_level"]
     ),
     "reverberation": Attribute(
-        "Reverberation", "clarity index C50", "dB", 0, ("c50_value", "c50_db")
+        "Reverberation", "clarity index C50", "dB", 0, NUMBERS["reverberation"]
     ),
     "duration": Attribute("Duration", unit="s", digits=1),
     "intent": Attribute("Intent"),

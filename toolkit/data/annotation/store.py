@@ -18,6 +18,7 @@ from toolkit.data.audio import AudioError, read_audio
 from toolkit.data.cache import duration_batches, owns, read_all
 from toolkit.data.files import drop_half_line, json_lines_so_far
 from toolkit.data.manifest import Row
+from toolkit.data.measures import merged_attributes
 
 
 class AnnotationStore:
@@ -206,8 +207,7 @@ def apply_annotations(rows: Iterable[Row], store: AnnotationStore) -> list[Row]:
             if store.kind == "words":
                 value = tuple((word, start, end) for word, start, end in value)
             elif isinstance(value, dict):
-                # What the corpus itself says is not overwritten by what was computed.
-                value = {**value, **getattr(row, store.kind)}
+                value = merged_attributes(value, getattr(row, store.kind))
             row = replace(row, **{store.kind: value})
         out.append(row)
     return out

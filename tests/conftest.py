@@ -16,6 +16,11 @@ from pathlib import Path
 
 import pytest
 
+# Workers of `-n` share the cores: more threads than cores wait for each other by spinning. In the
+# environment, before torch is imported, so that processes started by tests have it too.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # `recipes` is no installed package
     sys.path.insert(0, str(ROOT))

@@ -7,12 +7,13 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import copy_until
+from test_speech_mapper_stages import OVERRIDES, PAD
 from tiny_training import in_process
 
 from toolkit.data.annotation import WhisperTranscriber
@@ -51,12 +52,12 @@ def die_at(owner: object, name: str, call: int, instead: Callable | None = None)
     setattr(owner, name, dying)
 
 
-def killed(stages, stage: str, *where) -> None:
+def killed(stages, stage: str, *where, overrides: Sequence[str] = ()) -> None:
     """Run a stage in a process of its own that dies at the given place."""
 
     def run() -> None:
         die_at(*where)
-        stages(stage, stage)
+        stages(stage, stage, overrides)
 
     assert in_process(run) == [-signal.SIGKILL]
     assert not Path("work", RUN, "marks", f"{stage}.json").exists()
@@ -151,6 +152,27 @@ def test_training_phases(finished, tmp_path, stages, phase, step, checkpoint):
     assert saved == ([f"step_{checkpoint:08d}"] if checkpoint else [])
     stages(phase, phase)
     same_training(folder, finished / "work" / RUN / phase)
+
+
+def test_both_phases_of_speech_mapper(tmp_path, stages):
+    """Its losses draw negatives by the phase's progress: what goes on draws the same ones."""
+    contrast = (
+        "+phases.pretrain.losses.contrast=!new:toolkit.losses.EmbeddingContrast "
+        f"{{pad_token: {PAD}, positions: content, negatives: 8}}"
+    )
+    overrides = [*OVERRIDES, contrast]
+    stages(0, "train", overrides)
+    whole = tmp_path / "whole"
+    for phase, step in (("pretrain", 5), ("train", 3)):
+        folder = Path("work", RUN, phase)
+        whole.mkdir(exist_ok=True)
+        folder.rename(whole / phase)
+        Path("work", RUN, "marks", f"{phase}.json").unlink()
+        killed(stages, phase, SpeechLLMBrain, "fit_window", step, overrides=overrides)
+        assert list(folder.glob("checkpoints/step_*")) and not (folder / "best").exists()
+        stages(phase, phase, overrides)
+        same_training(folder, whole / phase)
+    assert "contrast" in read_lines(whole / "pretrain" / "train_log.jsonl")[0]["losses"]
 
 
 def test_decode(finished, tmp_path, stages):

@@ -40,7 +40,7 @@ OVERRIDES = [
     "phases.pretrain.losses.ctc=null",
     "phases.train.losses.ctc=null",
     "phases.train.losses.behaviour=null",
-    "decode.inputs=[speech, text, pretrained]",
+    "decode.inputs=[speech, text, pretrained, pads_kept]",
 ]
 
 
@@ -63,9 +63,15 @@ def test_both_phases_and_the_pretrained_operating_point(stages, monkeypatch):
     assert {"paired_dev/tokens/accuracy", "paired_dev/tokens/boundary"} <= set(valid)
     assert (context.exp / "pretrain" / "curves" / "tokens_wer.png").is_file()
     scores = json.loads((context.exp / "scores.json").read_text())["sets"]["tones"]
-    assert set(scores) == {"speech", "text", "pretrained"}
+    assert set(scores) == {"speech", "text", "pretrained", "pads_kept"}
     report = (context.exp / "RESULTS.md").read_text()
-    assert "first phase's projector" in report
+    assert "first phase's projector" in report and "speech, pads kept" in report
+    # Both read the same weights; the vectors behind the words are likelihoods' only difference.
+    nll = {
+        kind: [r["nll"] for r in read_lines(context.exp / "decode" / f"tones.{kind}.jsonl")]
+        for kind in ("speech", "pads_kept")
+    }
+    assert nll["speech"] != nll["pads_kept"]
     loaded = SpeechLLM.from_pretrained(context.exp / "export")
     assert loaded.model.projector.pads == "trim" and int(loaded.model.projector.pad) == 0
     assert torch.isfinite(next(loaded.model.projector.parameters())).all()
@@ -88,3 +94,6 @@ def test_pretrained_needs_a_first_phase(stages, finished, tmp_path):
         path.rename(path.with_name("elsewhere"))
     with pytest.raises(FileNotFoundError, match="pretrained"):
         stages("decode", "decode", ["decode.inputs=[speech, text, pretrained]"], force=True)
+    # Nor are there pads to keep where none are trimmed.
+    with pytest.raises(ValueError, match="trims no pads"):
+        stages("decode", "decode", ["decode.inputs=[speech, text, pads_kept]"], force=True)

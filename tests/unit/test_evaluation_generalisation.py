@@ -53,6 +53,20 @@ def scores():
     return generalisation(runs, ScorePlan(bootstrap=200), POOL)
 
 
+def test_a_task_that_training_left_out_is_held_out():
+    """Whatever the pool declares: a task below its floor was never trained on."""
+    (run,) = [r for r in PLAN.runs(trained=["new"]) if r.name == "test_grid"]
+    items = run.items(ROWS)
+    rows = [decoded_row(item, "text", "yes") for item in items]
+    found = generalisation({"text": rows, "speech": rows}, ScorePlan(bootstrap=20), POOL)["speech"]
+    assert {task: cell["seen"] for task, cell in found["cells"].items()} == {
+        "copy": False, "new": True,
+    }  # fmt: skip
+    assert found["worst"]["task"] == "new" and found["tg"]["value"] == 1.0
+    none = generalisation({"text": [{**r, "seen_task": False} for r in rows]}, ScorePlan(), POOL)
+    assert none["text"]["worst"] is None and none["text"]["pg"]["value"] is None
+
+
 def test_grid_asks_the_same_utterances_in_every_wording():
     items = PLAN.grid_of(ROWS)
     assert len(items) == 3 * 4 + 3 * 2 and len({i.id for i in items}) == len(items)

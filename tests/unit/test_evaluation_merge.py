@@ -61,6 +61,46 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def edit(folder: Path, change) -> None:
+    """Change a run's settings."""
+    path = folder / "provenance" / "settings.json"
+    tree = decode_tree(json.loads(path.read_text()))
+    change(tree)
+    path.write_text(json.dumps(encode_tree(tree)))
+
+
+def test_a_block_that_is_not_there_is_one_column(tmp_path):
+    """Its settings are told where those that have it differ in them."""
+    phase = Tagged("!new:toolkit.training.Phase", {"lr": 0.1, "steps": 3, "ema": None})
+    other = Tagged("!new:toolkit.training.Phase", {"lr": 0.2, "steps": 3, "ema": None})
+    for tag, pretrain in (("", phase), ("_other", other), ("_none", None)):
+        folder = write_run(tmp_path, tag, 1, errors=1)
+        edit(folder, lambda tree, block=pretrain: tree.update(phases={"pretrain": block}))
+    merged = merge([tmp_path])
+    assert merged.changed == ["phases.pretrain", "phases.pretrain.lr"]
+    rows = [[merged.setting(group, key) for key in merged.changed] for group in merged.groups]
+    assert sorted(rows) == [["Phase", "0.1"], ["Phase", "0.2"], ["null", "-"]]
+
+
+def test_what_the_projector_heard_is_compared_where_it_was_decoded(root):
+    """Beside the words that the LLM repeats; no column where no projector recognises tokens."""
+    assert "WER heard" not in markdown(merge([root]))
+    for path in root.glob("exp/tiny/*/seed*/decode/test.speech.jsonl"):
+        plain = "_plain" in str(path)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            if row["repeat"]:
+                row["heard"] = " ".join(WORDS.split()[: 5 if plain else 6])
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    merged = merge([root])
+    cells = {name: own["heard_wer"] for name, own in merged.sets["test"]["speech"].items()}
+    assert cells["tiny/mtbi"].values == pytest.approx([1 / 7] * 3)
+    assert cells["tiny/mtbi_plain"].mean == pytest.approx(2 / 7)
+    assert cells["tiny/mtbi_plain"].difference == pytest.approx(1 / 7)
+    assert "heard_wer" not in merged.sets["test"]["text"]["tiny/mtbi"]
+    assert "| WER heard |" in markdown(merged)
+
+
 def test_seeds_are_joined_and_settings_become_columns(root):
     merged = merge([root])
     assert [(g.name, g.seeds) for g in merged.groups] == [

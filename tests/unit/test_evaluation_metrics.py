@@ -1,13 +1,16 @@
 """Metrics against numbers computed by hand, and against the libraries they stand on."""
 
+import copy
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import sacrebleu
 
 from tests.tiny_models import save_llama
+from toolkit.data.manifest import Row
 from toolkit.evaluation import (
     BLEU,
     ChrF,
@@ -22,6 +25,8 @@ from toolkit.evaluation import (
     WordErrorRate,
     YesNoJudge,
 )
+from toolkit.evaluation.decoding import decoded_row
+from toolkit.evaluation.plans import decode_item
 from toolkit.evaluation.scoring import score_set
 from toolkit.evaluation.statistics import bootstrap
 from toolkit.evaluation.tables import metric_tables
@@ -202,11 +207,37 @@ def test_listed_metrics_are_scored_per_task_with_paired_tests(scored):
 
 
 def test_metric_table_names_signature_and_direction(scored):
-    lines = metric_tables({"sets": {"recorded": scored}}, "recorded")
+    lines = metric_tables([{"sets": {"recorded": scored}}], "recorded")
     table = "\n".join(lines)
     assert "### en_es (2 items)" in table and "BLEU ↑" in table
     assert "tok:13a" in table and "lid:lingua" in table
     assert json.dumps(scored["speech"]["metrics"])  # goes into scores.json as it is
+    # Of several seeds, the mean and spread over them.
+    other = copy.deepcopy(scored)
+    value = scored["speech"]["metrics"]["en_es"]["target language"]["value"]
+    other["speech"]["metrics"]["en_es"]["target language"]["value"] = value + 0.2
+    runs = [{"seed": i, "sets": {"recorded": own}} for i, own in enumerate([scored, other])]
+    (line,) = [x for x in metric_tables(runs, "recorded") if "**speech**" in x]
+    assert f"{value + 0.1:.3f} ± 0.141" in line and "[" not in line
+
+
+def test_questions_on_one_recording_are_resampled_together():
+    """Two questions on each of eight clips, all right or all wrong of one clip."""
+    task = Task("where", ("Where?",), lambda answer, transcript: True, target="answer")
+    rows = [Row(f"p{i // 2}-q{i % 2}", f"/p{i // 2}.wav", 1.0, "Hi.", "en", "s") for i in range(16)]
+    items = [replace(decode_item(task, row, 0), references=("yes",)) for row in rows]
+    own = [decoded_row(item, "text", "yes" if k % 4 < 2 else "no") for k, item in enumerate(items)]
+    plan = ScorePlan(bootstrap=2000, metrics={"where": [ExactMatch()]})
+    widths = {}
+    for name, decoded in (
+        ("together", own),
+        ("apart", [{k: v for k, v in row.items() if k != "clip"} for row in own]),
+    ):
+        found = score_set({"text": decoded, "speech": decoded}, plan, InstructionPool([task]))
+        entry = found["speech"]["metrics"]["where"]["exact match"]
+        assert entry["value"] == 0.5 and entry["n"] == 16
+        widths[name] = entry["high"] - entry["low"]
+    assert widths["together"] > 1.25 * widths["apart"]
 
 
 def test_patterns_choose_metrics():

@@ -150,6 +150,12 @@ def test_plan_asks_every_task_with_seen_and_held_out_wordings():
     assert [i.seen_wording for i in repetition] == [True, False] * 2
     assert len({i.id for i in items}) == len(items)
     assert not any(i.seen_wording for i in items if not i.seen_task)
+    # What training had counts, not what it may have had; repetition by either name.
+    (run,) = DecodePlan(sets={"a": "a.jsonl"}).runs(trained=["transcription", "title"])
+    items = run.items([row(f"u{i}") for i in range(50)])
+    assert {i.task for i in items if i.seen_task} == {"repetition", "title"}
+    assert {i.seen_wording for i in items if i.seen_task} == {True, False}
+    assert not any(i.seen_wording for i in items if not i.seen_task)
 
 
 def test_text_goes_first_and_unknown_inputs_are_refused():

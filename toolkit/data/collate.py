@@ -185,7 +185,7 @@ class Collator:
             batch.text_plans.append(text_plan)
             batch.clip_of.append(list(range(len(clips), len(clips) + len(own))))
             clips += own
-            batch.transcript_ids.append(self.units(self.tokenizer, example.row.text))
+            batch.transcript_ids.append(self.units(self.tokenizer, example.aim))
         if not batch.examples:
             raise NothingReadable(skipped)
         if not clips:

@@ -35,6 +35,9 @@ class Example:
     reads : str, optional
         What the text branch, and the teacher before it, reads in the audio slot: a description, for
         example. The row's transcript where None.
+    aims : str, optional
+        What losses on the transcript aim at instead of it: a line of the clip's attributes, for
+        example.
     """
 
     row: Row
@@ -44,6 +47,12 @@ class Example:
     wording: str = ""
     set_name: str = ""
     reads: str | None = None
+    aims: str | None = None
+
+    @property
+    def aim(self) -> str:
+        """The text that losses on the transcript aim at."""
+        return self.row.text if self.aims is None else self.aims
 
     @property
     def id(self) -> str:

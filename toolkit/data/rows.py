@@ -141,7 +141,8 @@ class Row:
 _FIELDS = tuple(f.name for f in fields(Row))
 
 
-@lru_cache(maxsize=1 << 16)
+#: Larger than corpora of a thousand hours: one pass over more files than this would never hit.
+@lru_cache(maxsize=1 << 20)
 def _file_digest(path: str, size: int, mtime_ns: int) -> str:
     """SHA-256 of a file; size and time only make the cached value die with the file."""
     digest = hashlib.sha256()

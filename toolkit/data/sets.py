@@ -117,6 +117,9 @@ class SpeechSet(ExampleSet):
         Name of the curve.
     keep_empty : bool
         Keep rows without a transcript.
+    describe : callable, optional
+        Row to the text that losses on the transcript aim at instead of it, such as a
+        `toolkit.teachers.SeedTranscript` of its attributes. What the LLM reads is not changed.
     min_seconds, max_seconds : float, optional
 
     Example
@@ -139,13 +142,20 @@ class SpeechSet(ExampleSet):
         instruction: str = "",
         task: str = "speech",
         keep_empty: bool = False,
+        describe: Callable[[Row], str] | None = None,
         min_seconds: float = 0.0,
         max_seconds: float | None = None,
     ) -> None:
         super().__init__(manifests, min_seconds, max_seconds)
+        if describe is not None and not callable(describe):
+            raise ValueError(
+                f"SpeechSet: describe is {describe!r}; give what renders a row as text, such as "
+                "`!new:toolkit.teachers.SeedTranscript`"
+            )
         self.instruction = instruction
         self.task = task
         self.keep_empty = keep_empty
+        self.describe = describe
 
     def _list(self, rows: list[Row], tokenizer: Any, prompt: Prompt) -> Iterator[Example]:
         from toolkit.data.example import Example
@@ -153,10 +163,13 @@ class SpeechSet(ExampleSet):
         for row in rows:
             if not self._fits(row):
                 continue
-            if not row.text.strip() and not self.keep_empty:
+            fields = prompt_fields(row, self.instruction)
+            aims = None if self.describe is None else self.describe(row)
+            example = Example(row, self.task, fields, aims=aims)
+            if not example.aim.strip() and not self.keep_empty:
                 self.dropped["empty_text"] += 1
                 continue
-            yield Example(row, self.task, prompt_fields(row, self.instruction))
+            yield example
 
 
 class TranscriptionSet(ExampleSet):

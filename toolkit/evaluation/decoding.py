@@ -14,6 +14,7 @@ import torch
 from toolkit.data.audio import AudioError, read_audio
 from toolkit.data.collate import Collator
 from toolkit.data.example import Batch
+from toolkit.data.fields import stable_hash
 from toolkit.data.files import whole_json_lines
 from toolkit.data.manifest import Row
 from toolkit.evaluation.plans import OTHER_PROJECTORS, TEXT_INPUTS, DecodeItem, DecodeRun
@@ -225,6 +226,8 @@ def decoded_row(item: DecodeItem, kind: str, answer: str) -> dict:
         "reference": item.references[0] if item.references else "",
         "references": list(item.references) if len(item.references) > 1 else None,
         "language": item.language,
+        # The recording, or segment, that several questions may share; its path is this machine's.
+        "clip": f"{stable_hash(f'{item.row.audio}|{item.row.offset}'):016x}",
     }
     return {
         "id": item.id,

@@ -1,7 +1,7 @@
 """The generalisation benchmark: how an answer's quality depends on the wording and on the task.
 
 Every utterance of a task is asked in all wordings: a grid of tasks, wordings and utterances. On
-seen and held-out tasks and wordings,
+seen and held-out tasks (those that training had or not, as the decoded rows say) and wordings,
 
 - following rate: share of outputs that pass their task's check;
 - quality Q: the task's metric over all outputs, where one that fails its check counts as 0;
@@ -16,7 +16,7 @@ Source: MTBI (Xie et al., 2025) reports such a benchmark but not its formulas; t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +147,11 @@ class Grid:
 
 
 def _mean(
-    cells: Mapping[str, np.ndarray], pool: InstructionPool, task_seen: bool, wording_seen: bool
+    cells: Mapping[str, np.ndarray],
+    pool: InstructionPool,
+    seen: Collection[str],
+    task_seen: bool,
+    wording_seen: bool,
 ) -> np.ndarray:
     """Mean of a quadrant per resample: over the wordings of a task, then over tasks.
 
@@ -157,7 +161,7 @@ def _mean(
         cells[task.name][:, wordings].mean(-1)
         for task in pool
         if task.name in cells
-        and task.seen == task_seen
+        and (task.name in seen) == task_seen
         and (wordings := task.wording_ids(held_out=not wording_seen))
     ]
     return _over_tasks(chosen, cells)
@@ -211,6 +215,7 @@ def generalisation(
         instruction, quality) of seen tasks, and the heat map's ``cells``.
     """
     text = {row["id"]: row for row in decoded["text"]}
+    seen = {row["task"] for row in decoded["text"] if row["seen_task"]}
     grids = {name: Grid(rows, text, pool, plan.normaliser) for name, rows in decoded.items()}
     rng = np.random.default_rng(0)
     shared: dict[tuple[str, ...], np.ndarray] = {}
@@ -221,27 +226,27 @@ def generalisation(
             drawn = rng.integers(0, size, (plan.bootstrap, size))
             shared[utterances] = np.concatenate([np.arange(size)[None], drawn])
         draws[name] = shared[utterances]
-    reached = _both_halves(grids["text"].resampled("quality", draws), pool)
+    reached = _both_halves(grids["text"].resampled("quality", draws), pool, seen)
     scores = {}
     for name, grid in grids.items():
         cells = {w: grid.resampled(w, draws) for w in ("following", "quality")}
         entry: dict = {
             what: {
-                label: _interval(_mean(cells[what], pool, task, wording), plan.confidence)
+                label: _interval(_mean(cells[what], pool, seen, task, wording), plan.confidence)
                 for label, task, wording in QUADRANTS
             }
             for what in ("following", "quality")
         }
-        seen, held_out = (_mean(cells["quality"], pool, True, half) for half in (True, False))
-        entry["pg"] = _interval(_ratio(held_out, seen), plan.confidence)
-        own = _both_halves(cells["quality"], pool)
+        known, new = (_mean(cells["quality"], pool, seen, True, half) for half in (True, False))
+        entry["pg"] = _interval(_ratio(new, known), plan.confidence)
+        own = _both_halves(cells["quality"], pool, seen)
         entry["tg"] = _interval(_ratio(own, reached), plan.confidence)
         means = {task: values.mean(1) for task, values in grid.quality.items()}
         entry["spread"] = float(np.mean([values.std() for values in means.values()]))
-        entry["worst"] = _worst(means, pool)
+        entry["worst"] = _worst(means, pool, seen)
         entry["cells"] = {
             task: {
-                "seen": pool[task].seen,
+                "seen": task in seen,
                 "utterances": values.shape[1],
                 "quality": [round(float(v), 4) for v in values.mean(1)],
                 "following": [round(float(v), 4) for v in grid.following[task].mean(1)],
@@ -252,11 +257,13 @@ def generalisation(
     return scores
 
 
-def _both_halves(cells: Mapping[str, np.ndarray], pool: InstructionPool) -> np.ndarray:
+def _both_halves(
+    cells: Mapping[str, np.ndarray], pool: InstructionPool, seen: Collection[str]
+) -> np.ndarray:
     """Mean quality of the held-out tasks, over the halves of wordings that each of them has."""
     chosen = []
     for task in pool:
-        if task.name in cells and not task.seen:
+        if task.name in cells and task.name not in seen:
             halves = [
                 cells[task.name][:, wordings].mean(-1)
                 for held_out in (False, True)
@@ -266,18 +273,20 @@ def _both_halves(cells: Mapping[str, np.ndarray], pool: InstructionPool) -> np.n
     return _over_tasks(chosen, cells)
 
 
-def _worst(means: Mapping[str, np.ndarray], pool: InstructionPool) -> dict | None:
-    seen = {task: values for task, values in means.items() if pool[task].seen}
-    if not seen:
+def _worst(
+    means: Mapping[str, np.ndarray], pool: InstructionPool, seen: Collection[str]
+) -> dict | None:
+    own = {task: values for task, values in means.items() if task in seen}
+    if not own:
         return None
-    task = min(seen, key=lambda name: seen[name].min())
-    index = int(seen[task].argmin())
+    task = min(own, key=lambda name: own[name].min())
+    index = int(own[task].argmin())
     return {
         "task": task,
         "wording": f"{task}/{index}",
         "instruction": pool[task].wordings[index],
         "seen": index in pool[task].wording_ids(held_out=False),
-        "quality": float(seen[task][index]),
+        "quality": float(own[task][index]),
     }
 
 

@@ -16,7 +16,14 @@ from toolkit.evaluation.scoring import item_pairs, utterance_of
 from toolkit.evaluation.statistics import bootstrap, by_unit, paired_bootstrap
 
 #: Metric of `item_pairs` to its name in tables and whether less is better.
-METRICS = {"wer": ("WER", True), "rouge_l": ("ROUGE-L", False), "nll": ("nats per token", True)}
+METRICS = {
+    "wer": ("WER", True),
+    "heard_wer": ("WER heard", True),
+    "rouge_l": ("ROUGE-L", False),
+    "nll": ("nats per token", True),
+}
+#: Those of an utterance, whatever the wording it was asked for in.
+_OF_UTTERANCES = ("wer", "heard_wer")
 
 #: Utterance, and what was asked about it.
 ItemKey = tuple[str, str]
@@ -98,6 +105,16 @@ class Merged:
     items: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def metrics(self) -> list[str]:
+        """Those of `METRICS` that any cell has: few projectors recognise tokens of their own."""
+        cells = [
+            cells
+            for kinds in self.sets.values()
+            for own in kinds.values()
+            for cells in own.values()
+        ]
+        return [metric for metric in METRICS if any(metric in found for found in cells)]
+
     def setting(self, group: Group, key: str) -> str:
         """Value of a changed key in a group."""
         return group.runs[0].settings.get(key, "-")
@@ -150,12 +167,18 @@ def merge(folders: Sequence[Path], resamples: int = 1000) -> Merged:
         for key in keys
         if key != "status" and len({group.runs[0].settings.get(key) for group in groups}) > 1
     ]
-    merged = Merged(groups, changed)
+    merged = Merged(groups, [key for key in changed if _tells_more(key, changed, groups)])
     _notes(merged)
     names = dict.fromkeys(name for run in runs for name in run.scores["sets"])
     for name in names:
         _compare(merged, name, resamples)
     return merged
+
+
+def _tells_more(key: str, changed: Sequence[str], groups: Sequence[Group]) -> bool:
+    """Whether a changed setting is worth a column: not that a block which is not there lacks it."""
+    have = {g.runs[0].settings[key] for g in groups if key in g.runs[0].settings}
+    return len(have) > 1 or not any(key.startswith(f"{other}.") for other in changed)
 
 
 def _notes(merged: Merged) -> None:
@@ -271,7 +294,7 @@ def _items(
 
     def key(metric: str, i: str) -> ItemKey:
         asked = f"{i}|{of[i].get('instruction', '')}|{text[i]['answer']}"
-        return utterance_of(of[i]), "" if metric == "wer" else asked
+        return utterance_of(of[i]), "" if metric in _OF_UTTERANCES else asked
 
     return {
         metric: {key(metric, i): pair for i, pair in own.items()} for metric, own in found.items()

@@ -31,7 +31,8 @@ def cell_text(cell: Cell | None, digits: int = 3) -> str:
 
 def header_of(merged: Merged) -> list[str]:
     """Columns of a test set's table."""
-    return ["run", *merged.changed, "status", "seeds", "items", *(m[0] for m in METRICS.values())]
+    names = [METRICS[metric][0] for metric in merged.metrics()]
+    return ["run", *merged.changed, "status", "seeds", "items", *names]
 
 
 def rows_of(merged: Merged, name: str, kind: str = "speech") -> list[list[str]]:
@@ -61,7 +62,7 @@ def rows_of(merged: Merged, name: str, kind: str = "speech") -> list[list[str]]:
                 group.status,
                 ", ".join(map(str, group.seeds)),
                 str(merged.items[name].get(group.name, "-")),
-                *(cell_text(cells.get(metric)) for metric in METRICS),
+                *(cell_text(cells.get(metric)) for metric in merged.metrics()),
             ]
         )
     return rows
@@ -71,8 +72,8 @@ EXPLANATION = (
     "One seed: value with the 95 % bootstrap interval over utterances. Several: mean ± standard "
     "deviation over seeds. In brackets: difference from the first row on the same items, seeds "
     "averaged, with the two-sided p of a paired bootstrap. WER is that of answers to repeat "
-    "instructions; ROUGE-L and nats per token are agreement with the text branch's answer, and "
-    "compared where that is the same."
+    "instructions, WER heard that of what the projector itself recognised; ROUGE-L and nats per "
+    "token are agreement with the text branch's answer, and compared where that is the same."
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,17 +11,20 @@ from toolkit.data.example import Example
 from toolkit.data.fields import prompt_fields
 from toolkit.data.manifest import Row
 from toolkit.data.splits import spread
-from toolkit.teachers.pool import InstructionPool, Task
+from toolkit.teachers.pool import InstructionPool, Task, is_trained
 
 if TYPE_CHECKING:
     from toolkit.evaluation.benchmarks.base import Benchmark
 
 #: What can stand in the audio slot. ``text`` is the topline, ``asr`` the cascade, the next three
 #: are controls: silence of the same length, another utterance, the projector before training.
-#: ``pretrained`` is speech through the projector as the first phase left it.
-INPUTS = ("speech", "text", "asr", "blank", "shuffled", "untrained", "pretrained")
+#: ``pretrained`` is speech through the projector as the first phase left it, ``pads_kept`` through
+#: the trained one with the vectors behind the words that it otherwise drops.
+INPUTS = ("speech", "text", "asr", "blank", "shuffled", "untrained", "pretrained", "pads_kept")
+#: What every recipe can decode.
+_COMMON = INPUTS[:6]
 #: Inputs that are the item's own speech through another projector.
-OTHER_PROJECTORS = ("untrained", "pretrained")
+OTHER_PROJECTORS = ("untrained", "pretrained", "pads_kept")
 #: Inputs that the LLM reads as published, without what training did to it.
 TEXT_INPUTS = ("text", "asr")
 
@@ -35,7 +38,7 @@ class DecodeItem:
     row : Row
     task, wording, instruction : str
     seen_task, seen_wording : bool
-        Whether training may have used them.
+        Whether training used the task, and may have used the wording.
     repeat : bool
         Asked for the word error rate, in the one wording that the text LLM obeys best; not one of
         the items that tasks and wordings are compared on.
@@ -66,15 +69,37 @@ class DecodeItem:
         return Example(self.row, self.task, fields, wording=self.wording)
 
 
-def decode_item(task: Task, row: Row, index: int, repeat: bool = False) -> DecodeItem:
-    """The question of one wording about one row."""
+def decode_item(
+    task: Task,
+    row: Row,
+    index: int,
+    repeat: bool = False,
+    trained: Collection[str] | None = None,
+) -> DecodeItem:
+    """The question of one wording about one row.
+
+    Parameters
+    ----------
+    task : Task
+    row : Row
+    index : int
+        Of the wording.
+    repeat : bool
+    trained : collection of str, optional
+        Tasks that training had; those that it may have by default.
+
+    Returns
+    -------
+    DecodeItem
+    """
+    seen = task.seen if trained is None else is_trained(task.name, trained)
     return DecodeItem(
         row=row,
         task=task.name,
         wording=f"{task.name}/{index}",
         instruction=task.instruct(index, row),
-        seen_task=task.seen,
-        seen_wording=task.seen and index in task.wording_ids(held_out=False),
+        seen_task=seen,
+        seen_wording=seen and index in task.wording_ids(held_out=False),
         repeat=repeat,
         references=task.references(row),
         language=task.language,
@@ -116,8 +141,9 @@ class DecodePlan:
     sets : mapping of str to str
         Name -> manifest.
     inputs : list of str
-        Any of ``speech, text, asr, blank, shuffled, untrained, pretrained``; ``speech`` and
-        ``text`` always run. All but ``pretrained`` by default: it needs two phases.
+        Any of ``speech, text, asr, blank, shuffled, untrained, pretrained, pads_kept``; ``speech``
+        and ``text`` always run. The first six by default: ``pretrained`` needs two phases,
+        ``pads_kept`` a projector that trims pads.
     pool : InstructionPool, optional
     items_per_task : int
         Utterances per task and set, spread evenly over the manifest.
@@ -173,7 +199,7 @@ class DecodePlan:
         benchmarks: Mapping[str, Benchmark] | None = None,
     ) -> None:
         self.sets = dict(sets)
-        self.inputs = _in_order("inputs", inputs or INPUTS[:-1])
+        self.inputs = _in_order("inputs", inputs or _COMMON)
         self.grid = list(grid or [])
         self.grid_items = grid_items
         self.grid_inputs = _in_order("grid_inputs", grid_inputs)
@@ -191,32 +217,39 @@ class DecodePlan:
         self.same_utterances = same_utterances
         self.benchmarks = dict(benchmarks or {})
 
-    def runs(self, repeat_wording: int = 0) -> list[DecodeRun]:
+    def runs(
+        self, repeat_wording: int = 0, trained: Collection[str] | None = None
+    ) -> list[DecodeRun]:
         """What is decoded: each set, and the benchmark on the sets that have one.
 
         Parameters
         ----------
         repeat_wording : int
             See `items`.
+        trained : collection of str, optional
+            Tasks that training had; those that the pool declares as seen by default.
 
         Returns
         -------
         list of DecodeRun
         """
-        items = partial(self.items, repeat_wording=repeat_wording)
+        items = partial(self.items, repeat_wording=repeat_wording, trained=trained)
+        grid_of = partial(self.grid_of, trained=trained)
         sets = [DecodeRun(name, m, self.inputs, items) for name, m in self.sets.items()]
         grids = [
-            DecodeRun(f"{name}_grid", self.sets[name], self.grid_inputs, self.grid_of)
+            DecodeRun(f"{name}_grid", self.sets[name], self.grid_inputs, grid_of)
             for name in self.grid
         ]
         return sets + grids
 
-    def grid_of(self, rows: list[Row]) -> list[DecodeItem]:
+    def grid_of(self, rows: list[Row], trained: Collection[str] | None = None) -> list[DecodeItem]:
         """Questions of the generalisation benchmark: the same utterances in every wording.
 
         Parameters
         ----------
         rows : list of Row
+        trained : collection of str, optional
+            See `runs`.
 
         Returns
         -------
@@ -226,13 +259,15 @@ class DecodePlan:
         for task in self.pool:
             chosen = spread([r for r in rows if task.accepts(r)], self.grid_items)
             found += [
-                decode_item(task, row, index)
+                decode_item(task, row, index, trained=trained)
                 for row in chosen
                 for index in range(len(task.wordings))
             ]
         return found
 
-    def items(self, rows: list[Row], repeat_wording: int = 0) -> list[DecodeItem]:
+    def items(
+        self, rows: list[Row], repeat_wording: int = 0, trained: Collection[str] | None = None
+    ) -> list[DecodeItem]:
         """Questions on a test set: repetitions, and every task, seen and held-out wordings in turn.
 
         Parameters
@@ -241,6 +276,8 @@ class DecodePlan:
         repeat_wording : int
             Wording of the repetitions, chosen by the text LLM's own errors on other rows: many
             wordings measure how well it obeys, one measures what it heard.
+        trained : collection of str, optional
+            See `runs`.
 
         Returns
         -------
@@ -250,7 +287,7 @@ class DecodePlan:
         if (transcription := self.pool.transcript_task) is not None:
             long_enough = [r for r in rows if len(r.text.split()) >= self.repeat_min_words]
             found += [
-                decode_item(transcription, row, repeat_wording, repeat=True)
+                decode_item(transcription, row, repeat_wording, repeat=True, trained=trained)
                 for row in spread(long_enough, self.repeat_items)
             ]
         for number, task in enumerate(self.pool):
@@ -263,5 +300,6 @@ class DecodePlan:
             for order, row in enumerate(spread(able, count)):
                 # A task with a single wording holds none out.
                 choices = task.wording_ids(held_out=order % 2 == 1) or task.wording_ids(False)
-                found.append(decode_item(task, row, choices[(order // 2) % len(choices)]))
+                index = choices[(order // 2) % len(choices)]
+                found.append(decode_item(task, row, index, trained=trained))
         return found

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.statistics import bootstrap, by_unit, paired_bootstrap
 from toolkit.teachers.pool import InstructionPool
@@ -40,13 +38,20 @@ def utterance_of(row: Mapping) -> str:
     return row.get("utterance", row["id"])
 
 
+def unit_of(row: Mapping) -> str:
+    """What is resampled: the recording that a decoded row asks about.
+
+    Several questions on one recording are no independent samples, whatever their rows are called.
+    """
+    return row.get("clip") or utterance_of(row)
+
+
 def score_set(
     decoded: Mapping[str, list[dict]], plan: ScorePlan, pool: InstructionPool
 ) -> dict[str, dict]:
     """Score all inputs of one test set.
 
-    Intervals and paired tests resample utterances, with all that is asked about each. Metrics of
-    single tasks ask about an utterance once.
+    Intervals and paired tests resample recordings, with all that is asked about each.
 
     Parameters
     ----------
@@ -65,20 +70,20 @@ def score_set(
         and for controls ``p`` of the paired comparison with speech.
     """
     text = {row["id"]: row for row in decoded["text"]}
+    # One map for all inputs: files of an older version do not name the recording.
+    unit = {row["id"]: unit_of(row) for row in decoded["text"]}
     numbers = {}
     for name, rows in decoded.items():
-        unit = {row["id"]: utterance_of(row) for row in rows}
         numbers[name] = {
             metric: by_unit([unit[i] for i in items], items.values())
             for metric, items in item_pairs(rows, text, plan).items()
         }
-    listed = {name: _task_statistics(task_rows(rows), plan) for name, rows in decoded.items()}
+    listed = {name: _task_statistics(task_rows(rows), plan, unit) for name, rows in decoded.items()}
     scores = {}
     for name, rows in decoded.items():
         pairs = numbers[name]
         repeated = repetition_errors(rows, plan.normaliser)
         errors = sum(repeated, WordErrors())
-        heard = hearing_errors(rows, plan.normaliser)
         entry = {
             "n": len(task_rows(rows)),
             "wer": {
@@ -91,12 +96,14 @@ def score_set(
             },
             "rouge_l": interval(pairs["rouge_l"], plan),
             "perplexity": {k: math.exp(v) for k, v in interval(pairs["nll"], plan).items()},
-            "following": {k: interval(v, plan) for k, v in _groups(task_rows(rows), pool).items()},
+            "following": {
+                k: interval(v, plan) for k, v in _groups(task_rows(rows), pool, unit).items()
+            },
             "tasks": _tasks(task_rows(rows), text, pool),
             "metrics": _task_metrics(listed[name], listed.get("speech"), name, plan),
         }
-        if heard is not None:
-            entry["heard_wer"] = interval([(e.errors, e.words) for e in heard], plan)
+        if pairs["heard_wer"]:
+            entry["heard_wer"] = interval(pairs["heard_wer"], plan)
         if name not in ("speech", "text") and "speech" in numbers:
             entry["against_speech"] = {
                 metric: dict(
@@ -130,26 +137,33 @@ def item_pairs(
     Returns
     -------
     dict of str to dict
-        ``wer`` (of repetitions alone), ``rouge_l`` and ``nll`` (of the items of the tasks), each in
-        the order of the rows.
+        ``wer`` and ``heard_wer`` (of repetitions alone), ``rouge_l`` and ``nll`` (of the items of
+        the tasks), each in the order of the rows; empty where rows do not have what it takes.
     """
     repeats = [row for row in rows if row.get("repeat")]
     errors = repetition_errors(repeats, plan.normaliser)
+    heard = hearing_errors(repeats, plan.normaliser)
     rows = task_rows(rows)
     return {
+        "heard_wer": {
+            r["id"]: (e.errors, e.words) for r, e in zip(repeats, heard or [], strict=False)
+        },
         "wer": {r["id"]: (e.errors, e.words) for r, e in zip(repeats, errors, strict=True)},
         "rouge_l": {r["id"]: (rouge_l(text[r["id"]]["answer"], r["answer"]), 1) for r in rows},
         "nll": {r["id"]: (r["nll"], r["tokens"]) for r in rows if "nll" in r},
     }
 
 
-def _task_statistics(rows, plan: ScorePlan) -> dict[str, dict[str, tuple]]:
-    """Per task and listed metric: the metric, and what its total is made of, item by item."""
+def _task_statistics(rows, plan: ScorePlan, unit: Mapping) -> dict[str, dict[str, tuple]]:
+    """Per task and listed metric: the metric, what its total is made of, number of items."""
     by_task: dict[str, list] = {}
     for row in task_rows(rows):
         by_task.setdefault(row["task"], []).append(row)
     return {
-        task: {m.name: (m, np.asarray(m.statistics(own), dtype=float)) for m in metrics}
+        task: {
+            m.name: (m, by_unit([unit[row["id"]] for row in own], m.statistics(own)), len(own))
+            for m in metrics
+        }
         for task, own in by_task.items()
         if (metrics := plan.metrics_of(task))
     }
@@ -159,11 +173,11 @@ def _task_metrics(own, speech, name: str, plan: ScorePlan) -> dict[str, dict[str
     """Values, intervals, and the paired comparison with speech."""
     found: dict[str, dict[str, dict]] = {}
     for task, metrics in own.items():
-        for label, (metric, values) in metrics.items():
+        for label, (metric, values, n) in metrics.items():
             value, low, high = bootstrap(
                 values, plan.bootstrap, plan.confidence, statistic=metric.combine
             )
-            entry = {"value": value, "low": low, "high": high, "n": len(values)}
+            entry = {"value": value, "low": low, "high": high, "n": n}
             entry |= {"signature": metric.signature, "scale": metric.scale}
             entry["higher_is_better"] = metric.higher_is_better
             if name != "speech" and speech is not None:
@@ -194,8 +208,8 @@ def interval(pairs: Sequence[tuple[float, float]], plan: ScorePlan) -> dict[str,
     return {"value": value, "low": low, "high": high}
 
 
-def _groups(rows, pool: InstructionPool) -> dict[str, list]:
-    """Instruction following by what training has seen, summed over the items of an utterance."""
+def _groups(rows, pool: InstructionPool, unit: Mapping) -> dict[str, list]:
+    """Instruction following by what training has seen, summed over the items of a recording."""
     groups: dict[str, tuple[list, list]] = {}
     for row in rows:
         if not row["seen_task"]:
@@ -204,7 +218,7 @@ def _groups(rows, pool: InstructionPool) -> dict[str, list]:
             group = "seen wording" if row["seen_wording"] else "held-out wording"
         passed = pool[row["task"]].check(row["answer"], row["transcript"])
         units, pairs = groups.setdefault(group, ([], []))
-        units.append(utterance_of(row))
+        units.append(unit[row["id"]])
         pairs.append((float(passed), 1))
     return {group: by_unit(units, pairs) for group, (units, pairs) in groups.items()}
 

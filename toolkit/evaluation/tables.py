@@ -15,6 +15,7 @@ LABELS = {
     "shuffled": "another utterance (control)",
     "untrained": "untrained projector (control)",
     "pretrained": "first phase's projector",
+    "pads_kept": "speech, pads kept",
 }
 #: Resamples of score files that do not say: `ScorePlan`'s default when they were written.
 _RESAMPLES = 1000
@@ -137,13 +138,14 @@ def task_table(scores: Mapping, name: str) -> str:
     return "\n".join(lines)
 
 
-def metric_tables(scores: Mapping, name: str) -> list[str]:
+def metric_tables(runs: Sequence[Mapping], name: str) -> list[str]:
     """The metrics that the recipe lists for single tasks, one table a task, inputs as rows.
 
     Parameters
     ----------
-    scores : dict
-        Contents of ``scores.json``.
+    runs : sequence of dict
+        Contents of ``scores.json``, one per seed: one run shows bootstrap intervals, several show
+        the mean and standard deviation over seeds, and the first one's paired tests.
     name : str
         Test set.
 
@@ -152,6 +154,7 @@ def metric_tables(scores: Mapping, name: str) -> list[str]:
     list of str
         Markdown lines; none where no metric is listed.
     """
+    scores = runs[0]
     sets = scores["sets"][name]
     resamples = scores.get("bootstrap", _RESAMPLES)
     tasks = dict.fromkeys(task for entry in sets.values() for task in entry.get("metrics", {}))
@@ -169,12 +172,17 @@ def metric_tables(scores: Mapping, name: str) -> list[str]:
             cells = []
             for label in labels:
                 entry = metrics[label]
-                text = with_interval(entry, 1 if entry["scale"] > 1 else 3)
+                digits = 1 if entry["scale"] > 1 else 3
+                text = with_interval(entry, digits)
+                if len(runs) > 1:
+                    every = (run["sets"][name][kind]["metrics"][task][label] for run in runs)
+                    text = over_seeds([found["value"] for found in every], digits)
                 against = entry.get("against_speech")
                 cells.append(text + (f", p {_p(against['p'], resamples)}" if against else ""))
             lines.append(f"| {LABELS.get(kind, kind)} | " + " | ".join(cells) + " |")
         signatures = [f"{k}: `{e['signature']}`" for k, e in first.items() if e["signature"]]
-        lines += ["", "p: paired bootstrap against speech. " + "; ".join(signatures), ""]
+        of = f" (seed {scores['seed']})" if len(runs) > 1 else ""
+        lines += ["", f"p: paired bootstrap against speech{of}. " + "; ".join(signatures), ""]
     return lines
 
 

@@ -33,6 +33,7 @@ from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import write_json
 from toolkit.pipeline.scores import score_runs
 from toolkit.pipeline.topline import repeat_wording
+from toolkit.pipeline.training import trained_tasks
 from toolkit.teachers import Endpoint
 from toolkit.teachers.answers import AnswerStore
 
@@ -181,7 +182,7 @@ def score_systems(context: RunContext, options: SystemOptions) -> str:
         lines += [f"## {part.name}", ""]
         if part.name in plan.sets:
             lines += [results_table([scores], part.name), "", *paired_lines(scores, part.name)]
-            lines += ["", *metric_tables(scores, part.name)]
+            lines += ["", *metric_tables([scores], part.name)]
         else:
             lines += generalisation_table(scores["generalisation"][part.name])
     write_json(folder / "scores.json", scores)
@@ -193,7 +194,7 @@ def score_systems(context: RunContext, options: SystemOptions) -> str:
 def _parts(context: RunContext, plan: DecodePlan, max_seconds: float) -> list[tuple]:
     """Each part of the plan with its items, the very ones stage 8 decodes."""
     found = []
-    for part in plan.runs(repeat_wording(context)):
+    for part in plan.runs(repeat_wording(context), trained_tasks(context)):
         rows, dropped = usable(context.rows(part.manifest), max_seconds)
         if not rows:
             raise ForeignSystemError(f"{part.manifest}: no usable utterance, {dict(dropped)}")

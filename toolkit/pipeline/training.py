@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from toolkit.data.audio import AudioError, read_audio
 from toolkit.data.example import Example
 from toolkit.data.feature_store import FeatureCache
+from toolkit.data.manifest import Row
+from toolkit.data.splits import spread
 from toolkit.losses.base import Loss
 from toolkit.pipeline.context import RunContext
-from toolkit.pipeline.marks import write_json
+from toolkit.pipeline.marks import Marks, write_json
 
 if TYPE_CHECKING:
     from toolkit.models import SpeechLLM
+    from toolkit.training import Phase
 
 log = logging.getLogger("toolkit")
 
@@ -26,6 +31,8 @@ log = logging.getLogger("toolkit")
 DURATION_ROUNDING = 0.005
 #: Dev items written out at each validation.
 SAMPLES = 8
+#: Clips whose frames a projector is fitted to.
+FITTED_CLIPS = 200
 
 
 def phase_examples(context: RunContext, names, model) -> dict[str, list[Example]]:
@@ -119,7 +126,7 @@ def leave_out_refused(
     vectors = model.projector.max_output_length(model.encoder.output_lengths(samples)).tolist()
     kept, refused = [], Counter()
     for example, limit in zip(examples, vectors, strict=True):
-        tokens = len(units(tokenizer, example.row.text))
+        tokens = len(units(tokenizer, example.aim))
         reasons = (loss.refuses(tokens, limit) for loss in asking)
         reason = next((reason for reason in reasons if reason), None)
         if reason:
@@ -170,6 +177,20 @@ def check_start(context: RunContext) -> str | None:
     )
 
 
+def loads_body(phase: Phase) -> bool:
+    """Whether a phase needs more of the LLM than its tokenizer and embedding table.
+
+    Parameters
+    ----------
+    phase : Phase
+
+    Returns
+    -------
+    bool
+    """
+    return phase.runs_llm() or "llm" in {path.partition(".")[0] for path in phase.trainable}
+
+
 def run_phase(context: RunContext, name: str) -> dict:
     """Train one phase; resumes by itself.
 
@@ -196,15 +217,20 @@ def run_phase(context: RunContext, name: str) -> dict:
     phase = context.config.build(f"phases.{name}")[f"phases.{name}"]
     run_llm = phase.runs_llm()
     trained = {path.partition(".")[0] for path in phase.trainable}
-    model = context.build_model(
-        encoder=context.cache() is None or "encoder" in trained, llm=run_llm or "llm" in trained
-    )
+    body = loads_body(phase)
+    model = context.build_model(encoder=context.cache() is None or "encoder" in trained, llm=body)
     for term in (*phase.losses.values(), *phase.measures.values()):
         term.fit(model.llm)
     train = phase_examples(context, phase.data, model)
     valid = phase_examples(context, phase.validation, model)
-    rows = {e.row.id: e.row for examples in train.values() for e in examples}
+    rows = {
+        (e.row.id, e.aim): replace(e.row, text=e.aim)
+        for examples in train.values()
+        for e in examples
+    }
     model.projector.fit(list(rows.values()), model.llm.tokenizer)
+    if model.projector.fits_frames:
+        model.projector.fit_frames(_frames_of(context, model, list(rows.values())))
     for name_of_set, examples in (*train.items(), *valid.items()):
         leave_out_refused(name_of_set, examples, phase.losses, model)
     previous = start_folder(context)
@@ -233,7 +259,43 @@ def run_phase(context: RunContext, name: str) -> dict:
     )
     summary = brain.fit()
     write_layer_weights(model, folder)
-    return {"optimizer_steps": phase.optimizer_steps, **summary}
+    tasks = sorted({example.task for examples in train.values() for example in examples})
+    facts = {"optimizer_steps": phase.optimizer_steps, "loads_llm_body": body, "tasks": tasks}
+    return {**facts, **summary}
+
+
+def trained_tasks(context: RunContext) -> list[str] | None:
+    """Tasks of the main phase's examples, for reports that tell seen from held-out ones.
+
+    A pool says which tasks training may use; the teacher leaves out those that the text LLM does
+    not carry, and a recipe those that its sets exclude.
+
+    Parameters
+    ----------
+    context : RunContext
+
+    Returns
+    -------
+    list of str or None
+        Empty without a main phase; None where a version trained it that did not note them.
+    """
+    if context.config.select("phases.train") is None:
+        return []
+    mark = Marks(context.exp).read("train")
+    return None if mark is None else mark["facts"].get("tasks")
+
+
+@torch.no_grad()
+def _frames_of(context: RunContext, model: SpeechLLM, rows: list[Row]) -> Iterator[Tensor]:
+    """Encoder frames of some training clips, the same ones whatever the order of the rows."""
+    cache = context.cache()
+    for row in spread(sorted(rows, key=lambda row: row.id), FITTED_CLIPS):
+        if cache is not None and (key := row.audio_key()) in cache:
+            yield cache.get(key)
+            continue
+        wave = torch.from_numpy(read_audio(row.audio, row.offset, row.duration))[None]
+        encoded = model.encoder(wave.to(context.device), torch.tensor([wave.shape[1]]))
+        yield encoded.frames[0, :, : int(encoded.lengths[0])]
 
 
 def write_layer_weights(model: SpeechLLM, folder: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,29 @@ from toolkit.teachers.checks import Check
 
 #: Tasks whose right answer is the transcript.
 TRANSCRIPT_TASKS = ("repetition", "transcription")
+
+
+def is_trained(task: str, trained: Collection[str]) -> bool:
+    """Whether a task is among those of a training, by whatever name repetition goes there.
+
+    Parameters
+    ----------
+    task : str
+    trained : collection of str
+        Names of tasks.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_trained("repetition", {"transcription"}), is_trained("title", {"transcription"})
+    (True, False)
+    """
+    return task in trained or (
+        task in TRANSCRIPT_TASKS and any(name in trained for name in TRANSCRIPT_TASKS)
+    )
 
 
 @dataclass(frozen=True)

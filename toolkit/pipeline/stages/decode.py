@@ -17,7 +17,7 @@ from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.decoding import decode_inputs
 from toolkit.pipeline.marks import settings, write_json
 from toolkit.pipeline.topline import repeat_wording
-from toolkit.pipeline.training import start_folder
+from toolkit.pipeline.training import start_folder, trained_tasks
 from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_tensors, read_tensors
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def run(context: RunContext) -> dict:
     projectors = {"trained": model.projector, "untrained": untrained}
     if "pretrained" in plan.inputs:
         projectors["pretrained"] = _pretrained(context, model, untrained)
+    if "pads_kept" in plan.inputs:
+        projectors["pads_kept"] = _pads_kept(model.projector)
     model.eval()
     # Topline and cascade are of the LLM as published, also where all of it was trained.
     published = context.published_llm(model)
@@ -67,7 +69,7 @@ def run(context: RunContext) -> dict:
     for name, benchmark in plan.benchmarks.items():
         found = decode_benchmark(context, model, reader, name, benchmark)
         facts.setdefault("benchmarks", {})[name] = found
-    for part in plan.runs(wording):
+    for part in plan.runs(wording, trained_tasks(context)):
         name = part.name
         rows, dropped = usable(context.rows(part.manifest), model.encoder.max_seconds)
         if not rows:
@@ -85,6 +87,18 @@ def run(context: RunContext) -> dict:
         facts["sets"][name] = {"items": len(items), "dropped": dict(dropped), "seconds": seconds}
         log.info("%s: %d items, seconds per input %s", name, len(items), seconds)
     return facts
+
+
+def _pads_kept(projector: Projector) -> Projector:
+    """The same weights, with the pads that `finish` would drop."""
+    if getattr(projector, "pads", None) != "trim":
+        raise ValueError(
+            f"decode.inputs names `pads_kept`, but {type(projector).__name__} trims no pads: set "
+            "`projector.pads: trim`, or take it out of decode.inputs"
+        )
+    kept = copy.deepcopy(projector)
+    kept.pads = "keep"
+    return kept
 
 
 def _pretrained(context: RunContext, model: SpeechLLM, untrained: Projector) -> Projector:

@@ -100,7 +100,7 @@ def render(title: str, runs: list[Path]) -> str:
             lines += [f"Paired tests ({first}):", ""]
         lines += [*paired, ""]
         lines += [f"Tasks ({first}):", "", task_table(scores[0], name), ""]
-        lines += metric_tables(scores[0], name)
+        lines += metric_tables(scores, name)
         lines += _model_measures(runs, scores, name)
     lines += _generalisation(scores[0], runs[0])
     for name, entry in scores[0].get("benchmarks", {}).items():

@@ -17,8 +17,10 @@ from toolkit.data.targets import read_targets
 from toolkit.evaluation import AnchorBiasPlan
 from toolkit.evaluation.anchor_bias import measure
 from toolkit.inference import SpeechLLM
+from toolkit.llms import CausalLM
 from toolkit.pipeline.runner import RunOptions, open_run, run
 from toolkit.segments import Side, Speech
+from toolkit.training.checkpoint import WEIGHTS, read_tensors
 from toolkit.training.record import read_lines
 
 RUN = Path("work/exp/tiny/desta2/seed1")
@@ -272,6 +274,64 @@ def test_ablations_train_by_one_override(there, recipe, tag, override):
     assert (context.exp / "train" / "best").exists()
     weights = context.exp / "train" / "layer_weights.json"
     assert weights.exists() == (tag != "last")
+
+
+WARM = "{pad_token: <s>, weight: 1.0}"
+LINE = (
+    "!new:toolkit.data.SpeechSet {manifests: [!ref <data>/%s.jsonl], describe: "
+    "!new:toolkit.teachers.SeedTranscript {attributes: [gender], spoken_text: false, "
+    "timestamp: false}}"
+)
+WARM_START = [
+    "projector.num_queries=24",
+    "+projector.standardise=true",
+    "+sets.attributes=" + LINE % "train",
+    "+sets.attributes_dev=" + LINE % "dev",
+    "+phases.pretrain=!new:toolkit.training.Phase {trainable: [projector], "
+    "data: {attributes: 1.0}, validation: [attributes_dev], "
+    f"losses: {{distance: !new:toolkit.losses.EmbeddingMSE {WARM}, "
+    "contrast: !new:toolkit.losses.EmbeddingContrast {pad_token: <s>, negatives: 8, "
+    "words: [male, female]}}, "
+    "measures: {tokens: !new:toolkit.losses.EmbeddingMeasures {pad_token: <s>}}, "
+    "select: attributes_dev/tokens/wer, optimizer_steps: 30, validate_every: 30, batch_items: 8, "
+    "lr: 1.0e-2}",
+]
+
+
+def test_a_warm_start_writes_the_attributes_without_the_llm(there, recipe, monkeypatch):
+    built = []
+    build = CausalLM._build
+    monkeypatch.setattr(CausalLM, "_build", lambda *a: (built.append(a[0]), build(*a))[1])
+    options = RunOptions(recipe, overrides=WARM_START, tag="warm")
+    options.stage, options.stop_stage = "cache", "pretrain"
+    (context,) = run(options)
+    assert not built
+    log = read_lines(context.exp / "pretrain" / "train_log.jsonl")
+    assert log[-1]["losses"]["distance"] < 0.5 * log[0]["losses"]["distance"]
+    # Every clip, silence too, has a line as long as the others': gender and what stands around it.
+    told = read_lines(context.exp / "pretrain" / "valid_log.jsonl")[-1]["metrics"]
+    assert told["attributes_dev/tokens/boundary"] == 0
+    assert told["attributes_dev/tokens/accuracy"] > 0.8
+    # The frames' statistics are in the checkpoint, of these clips and of no others.
+    tensors = read_tensors(context.exp / "pretrain" / "best" / WEIGHTS)
+    cache, rows = context.cache(), context.rows("work/data/described/train.jsonl")
+    frames = torch.cat([cache.get(row.audio_key()).double() for row in rows], 1)
+    torch.testing.assert_close(
+        tensors["projector.frame_mean"].double(), frames.mean(1, keepdim=True), atol=1e-4, rtol=1e-4
+    )
+    scaled = frames.var(1, correction=0, keepdim=True) * tensors["projector.frame_scale"] ** 2
+    assert (scaled - 1).abs().median() < 1e-2
+    options = RunOptions(recipe, overrides=WARM_START, tag="warm")
+    options.stage, options.stop_stage = "teach", "train"
+    (context,) = run(options)
+    assert built and (context.exp / "train" / "best").exists()
+
+
+def test_fewer_queries_than_tokens_are_refused_by_count(there, recipe):
+    options = RunOptions(recipe, overrides=[*WARM_START, "projector.num_queries=2"], tag="few")
+    options.stage, options.stop_stage = "cache", "pretrain"
+    with pytest.raises(RuntimeError, match="more_tokens_than_vectors"):
+        run(options)
 
 
 def test_targets_of_another_llm_are_in_the_backbones_tokens(there, recipe):

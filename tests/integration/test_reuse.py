@@ -109,6 +109,13 @@ def test_a_warm_start_is_taken_over_where_its_settings_are_the_same(again, caplo
         (["seed=2"], ["prepare", "annotate", "teach", "cache"]),
         (["encoder.layers=[0]"], ["prepare", "annotate", "teach"]),
         (["phases.pretrain=null"], ["prepare", "annotate", "teach", "cache"]),
+        # A warm start reads the embedding table; adapters are of the body, which the teacher runs.
+        (["llm.lora={r: 2, target_modules: [q_proj]}"],
+         ["prepare", "annotate", "cache", "pretrain"]),
+        # Not where a term of it runs the body.
+        (["llm.lora={r: 2, target_modules: [q_proj]}", "+phases.pretrain.losses.response="
+          "!new:toolkit.losses.ResponseCrossEntropy {weight: 1.0}"],
+         ["prepare", "annotate", "cache"]),
         # A set for the main phase alone; the features of all sets are asked for again.
         (["+sets.more=!new:toolkit.data.SpeechSet {manifests: [!ref <data>/dev.jsonl]}"],
          ["prepare", "annotate", "teach", "pretrain"]),

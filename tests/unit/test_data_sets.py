@@ -54,6 +54,20 @@ def test_speech_set_has_no_target(manifest: Path) -> None:
     assert speech.dropped == {"too_long": 1, "empty_text": 1}
 
 
+def test_speech_set_may_aim_at_another_text_than_the_transcript(manifest: Path) -> None:
+    """A row that renders as nothing is dropped for it, and one without a transcript is not."""
+    speech = SpeechSet(
+        [manifest], describe=lambda row: {"a": "", "b": "slow"}.get(row.id, "silent")
+    )
+    examples = speech.examples(TOKENIZER, PROMPT)
+    assert [(e.row.id, e.aim) for e in examples] == [("b", "slow"), ("c", "silent")]
+    assert speech.dropped == {"empty_text": 1}
+    # What the LLM may read is the row's own.
+    assert examples[0].row.text == "three" and examples[0].reads is None
+    with pytest.raises(ValueError, match="describe is 'slow'; give what renders a row"):
+        SpeechSet([manifest], describe="slow")
+
+
 def test_transcription_set_tokenises_gold_text(manifest: Path) -> None:
     gold = TranscriptionSet([manifest], ["Repeat", "Answer"])
     first, second = gold.examples(TOKENIZER, PROMPT)

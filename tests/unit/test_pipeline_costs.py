@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from toolkit.component import count_parameters
+from toolkit.config import load
 from toolkit.losses import ResponseCrossEntropy
-from toolkit.pipeline.costs import activation_bytes, batch_items, block_parameters
+from toolkit.models import SpeechLLM
+from toolkit.pipeline.costs import (
+    Corpus,
+    activation_bytes,
+    batch_items,
+    block_parameters,
+    phase_cost,
+)
 from toolkit.training import Phase
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def llama(layers: int, hidden: int = 128, inner: int = 352):
@@ -72,3 +85,23 @@ def test_a_micro_batch_holds_what_its_tightest_limit_allows():
     assert batch_items(phase(batch_seconds=100, batch_tokens=500), 2.0, 100.0) == 5
     assert batch_items(phase(batch_items=3), 10.0, 25.0) == 3
     assert batch_items(phase(batch_seconds=5), 10.0, 25.0) == 1
+
+
+def test_weights_that_a_phase_does_not_load_are_not_counted():
+    """SpeechMapper pretrains without the LLM's body, on cached features: its very point."""
+    config = load(ROOT / "recipes/librispeech/speechmapper/train.yaml", ["work=work"])
+    blocks = (config.encoder, config.projector, config.llm)
+    encoder, projector, llm = (block.materialise("meta") for block in blocks)
+    model = SpeechLLM(encoder, projector, config.interleaver, llm, config.prompt)
+    corpus = Corpus(100, 1000.0, "expected")
+
+    def frozen(name: str, cached: bool) -> float:
+        trained = list(projector.parameters())
+        cost = phase_cost(model, config.phases[name], trained, corpus, 2, cached)
+        return cost.memory["frozen weights"] / 2
+
+    table = llm.config.vocab_size * llm.config.hidden_size
+    assert frozen("pretrain", cached=True) == table
+    assert frozen("pretrain", cached=False) == table + count_parameters(encoder)
+    assert frozen("train", cached=True) == count_parameters(llm)
+    assert table < 0.1 * count_parameters(llm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -289,6 +289,9 @@ class EmbeddingContrast(EmbeddingLoss):
         See `EmbeddingLoss`.
     negatives : int or None
         Rows to sample; None compares with the whole table.
+    words : sequence of str
+        Words whose tokens are among the negatives at every step, whether or not they begin a text:
+        where a target is one of a few values, a sample of a large table seldom holds the others.
     temperature : float
         Cosines are divided by it.
     seed : int
@@ -310,22 +313,34 @@ class EmbeddingContrast(EmbeddingLoss):
         negatives: int | None = 1024,
         temperature: float = 0.1,
         seed: int = 0,
+        words: Sequence[str] = (),
     ) -> None:
         super().__init__(pad_token, weight, positions, space)
+        if isinstance(words, str):
+            raise ValueError(f"EmbeddingContrast words: a list of words, not {words!r}")
         if temperature <= 0:
             raise ValueError(f"EmbeddingContrast temperature must be positive, got {temperature}")
-        if negatives is not None and negatives < 1:
+        if negatives is not None and negatives < 1 - bool(words):
             raise ValueError(f"EmbeddingContrast negatives must be at least 1, got {negatives}")
         self.negatives = negatives
         self.temperature = temperature
         self.seed = seed
+        self.words = list(words)
+        self._always = torch.zeros(0, dtype=torch.int64)
+
+    def fit(self, llm: CausalLM) -> None:
+        super().fit(llm)
+        texts = [text for word in self.words for text in (word, f" {word}")]
+        found = (llm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+        self._always = torch.tensor(sorted({i for ids in found for i in ids}), dtype=torch.int64)
 
     def _sample(self, size: int, progress: float) -> Tensor:
         """Rows of the table to tell the target from: this step's."""
         if self.negatives is None or self.negatives >= size:
             return torch.arange(size)
         generator = torch.Generator().manual_seed(hash((self.seed, progress)) % 2**63)
-        return torch.randperm(size, generator=generator)[: self.negatives]
+        drawn = torch.randperm(size, generator=generator)[: self.negatives]
+        return torch.cat([drawn, self._always]).unique() if len(self._always) else drawn
 
     def per_position(
         self, vectors: Tensor, tokens: Tensor, table: Tensor, progress: float

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from toolkit.component import count_parameters
+from toolkit.pipeline.training import loads_body
 
 if TYPE_CHECKING:
     from torch import nn
@@ -244,7 +245,7 @@ def phase_cost(
     copies = 4 + 4 + 8 + (4 if phase.ema else 0)
     memory = {
         "trained weights, gradients, optimiser": float(train_size * copies),
-        "frozen weights": float(_frozen(model, ids) * frozen_bytes),
+        "frozen weights": float(_frozen(model, ids, loads_body(phase), cached) * frozen_bytes),
     }
     if runs_llm:
         inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
@@ -275,10 +276,16 @@ def _key_value_width(config: Any) -> int:
     return shared * (getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
-def _frozen(model: SpeechLLM, trained: set[int]) -> int:
-    """Frozen weights on the device: a training stage loads every block, needed or not."""
-    blocks = [model.encoder, model.llm, model.projector]
-    return sum(p.numel() for block in blocks for p in block.parameters() if id(p) not in trained)
+def _frozen(model: SpeechLLM, trained: set[int], body: bool, cached: bool) -> int:
+    """Frozen weights that a phase loads: what it does not run stays on disk."""
+    blocks: list[nn.Module] = [model.projector]
+    if body:
+        blocks.append(model.llm)
+    if not cached or any(id(p) in trained for p in model.encoder.parameters()):
+        blocks.append(model.encoder)
+    count = sum(p.numel() for block in blocks for p in block.parameters() if id(p) not in trained)
+    # Without its body, an LLM is its embedding table.
+    return count if body else count + model.llm.config.vocab_size * model.llm.config.hidden_size
 
 
 def cache_bytes(model: SpeechLLM, corpus: Corpus, itemsize: int) -> float:

@@ -17,9 +17,12 @@ from toolkit.config import ConfigError, Tagged, decode_tree, hash_tree
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import Marks, read_json, settings
 from toolkit.pipeline.table import BY_NAME, Stage
+from toolkit.pipeline.training import loads_body
 
 log = logging.getLogger("toolkit")
 
+#: Arguments of an LLM that touch its body alone: neither its tokenizer nor its embedding table.
+_BODY = frozenset({"lora", "attn_implementation", "gradient_checkpointing"})
 #: How deep runs lie below a folder: corpus, method, seed.
 _DEPTH = 3
 
@@ -65,8 +68,13 @@ def wanted(context: RunContext, stage: Stage) -> str:
         for name in stage.after
         if not BY_NAME[name].is_off(config)
     }
-    steps = config.select(f"phases.{stage.name}.optimizer_steps")
-    return _hash(stage, own, inputs, steps, str(context.exp))
+    key = f"phases.{stage.name}"
+    bodiless = False
+    if config.select(key) is not None:
+        phase = config.build(key)[key]
+        bodiless = not loads_body(phase)
+    steps = config.select(f"{key}.optimizer_steps")
+    return _hash(stage, own, inputs, steps, bodiless, str(context.exp))
 
 
 def made(run: Path, stage: Stage) -> str | None:
@@ -89,7 +97,8 @@ def made(run: Path, stage: Stage) -> str | None:
         return None
     inputs: dict[str, str] = {}
     for name in stage.after:
-        if mark["inputs"].get(name, "") != marks.digest(name):
+        # A mark of before an input was in the stage table says nothing about it.
+        if mark["inputs"].get(name, marks.digest(name)) != marks.digest(name):
             return None
         if marks.read(name) is not None:
             before = made(run, BY_NAME[name])
@@ -98,10 +107,14 @@ def made(run: Path, stage: Stage) -> str | None:
             inputs[name] = before
     exp = str(decode_tree(read_json(place)).get("exp", run))
     steps = mark["facts"].get("optimizer_steps")
-    return _hash(stage, decode_tree(mark["settings"]), inputs, steps, exp)
+    # Marks of before this was noted are of a phase that may have loaded everything.
+    bodiless = not mark["facts"].get("loads_llm_body", True)
+    return _hash(stage, decode_tree(mark["settings"]), inputs, steps, bodiless, exp)
 
 
-def _hash(stage: Stage, own: dict[str, Any], inputs: dict[str, str], steps: Any, exp: str) -> str:
+def _hash(
+    stage: Stage, own: dict[str, Any], inputs: dict[str, str], steps: Any, bodiless: bool, exp: str
+) -> str:
     phase = own.get(f"phases.{stage.name}")
     if phase is not None:
         # A phase reads the sets that it names; others may be there for another phase.
@@ -109,8 +122,24 @@ def _hash(stage: Stage, own: dict[str, Any], inputs: dict[str, str], steps: Any,
         names = {*block.get("data", ()), *block.get("validation", ())}
         sets = own.get("sets") or {}
         own = {**own, "sets": {name: sets[name] for name in names if name in sets}}
+    if bodiless and isinstance(own.get("llm"), Tagged):
+        own = _without_body(own, own["llm"].tag)
     count = None if steps is None else int(steps)
     return hash_tree([_without(own, exp), inputs, count])
+
+
+def _without_body(tree: Any, tag: str) -> Any:
+    """A tree whose LLMs (the projector's width is asked of one) name no settings of their body."""
+    if isinstance(tree, Tagged):
+        value = tree.value
+        if tree.tag == tag and isinstance(value, dict):
+            value = {key: kept for key, kept in value.items() if key not in _BODY}
+        return Tagged(tree.tag, _without_body(value, tag))
+    if isinstance(tree, dict):
+        return {key: _without_body(value, tag) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_without_body(value, tag) for value in tree)
+    return tree
 
 
 def _without(tree: Any, exp: str) -> Any:

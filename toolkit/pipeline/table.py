@@ -95,7 +95,8 @@ STAGES = (
         "pretrain",
         "first phase, where a method has one",
         ("?phases.pretrain", "encoder", "projector", "llm", "sets", "seed"),
-        ("prepare",),
+        # A set may describe a row by what an annotator found out about it.
+        ("prepare", "annotate"),
         makes=("pretrain",),
     ),
     Stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -92,6 +93,8 @@ class Projector(Component):
     exact_lengths: bool = True
     #: Whether ``times`` is given; interleavers that cut by time refuse a projector without.
     has_times: bool = True
+    #: Whether `fit_frames` is to be called before training.
+    fits_frames: bool = False
 
     def __init__(
         self, input_dim: int, output_dim: int, input_layers: int = 1, frame_rate: float = 50.0
@@ -220,6 +223,19 @@ class Projector(Component):
             Token ids per row; None where vectors are no tokens.
         """
         return None
+
+    def fit_frames(self, frames: Iterable[Tensor]) -> None:
+        """Learn from encoder frames of the training data before the first phase.
+
+        Called where ``fits_frames`` says so, with the same frames on every rank and at every
+        resume. What is learnt belongs into buffers, so that checkpoints hold it.
+
+        Parameters
+        ----------
+        frames : iterable of Tensor (L, T, D), float
+            Of one clip each.
+        """
+        return
 
     def transcript_units(self) -> TranscriptUnits:
         """How transcripts become the tokens this projector recognises; the LLM's own by default."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from toolkit.projectors.base import Projector, ProjectorOutput
 
 #: Width of an attention head of every Whisper, and of BERT.
 HEAD_DIM = 64
+#: Variance below which a dimension counts as constant.
+STEADY = 1e-6
 
 
 class LayerwiseQFormer(Projector):
@@ -49,6 +52,10 @@ class LayerwiseQFormer(Projector):
         Of attention and hidden states, BERT's default.
     attn_implementation : str
         As transformers names them: ``"sdpa"``, ``"eager"``.
+    standardise : bool
+        Give each dimension of each tapped layer mean 0 and variance 1 over training frames. Ours:
+        most of a Whisper frame is the same in all frames, several times what tells two clips apart,
+        and queries that start at random take long to see past it.
 
     Raises
     ------
@@ -79,10 +86,12 @@ class LayerwiseQFormer(Projector):
         ffn_dim: int = 3072,
         dropout: float = 0.1,
         attn_implementation: str = "sdpa",
+        standardise: bool = False,
         input_layers: int = 1,
         frame_rate: float = 50.0,
     ) -> None:
         super().__init__(input_dim, output_dim, input_layers, frame_rate)
+        self.standardise = self.fits_frames = standardise
         if num_queries < 1 or num_layers < 1:
             raise ValueError("LayerwiseQFormer: num_queries and num_layers are at least 1")
         self.num_queries = num_queries
@@ -108,12 +117,35 @@ class LayerwiseQFormer(Projector):
                 if self.input_layers > 1
                 else None
             )
+            if self.standardise:
+                shape = (self.input_layers, 1, self.input_dim)
+                self.register_buffer("frame_mean", torch.zeros(shape))
+                self.register_buffer("frame_scale", torch.ones(shape))
             self.norm = nn.LayerNorm(self.input_dim)
             self.project = nn.Linear(self.input_dim, self.output_dim)
         self.to(dtype)
 
+    @torch.no_grad()
+    def fit_frames(self, frames: Iterable[Tensor]) -> None:
+        count, total, squares = 0, 0.0, 0.0
+        for clip in frames:
+            values = clip.double().cpu()
+            count += values.shape[1]
+            total = total + values.sum(1, keepdim=True)
+            squares = squares + values.square().sum(1, keepdim=True)
+        if not count:
+            raise ValueError("LayerwiseQFormer standardise: there are no frames to learn from")
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0)
+        self.frame_mean.copy_(mean)
+        # A dimension that never changes stays at nought.
+        self.frame_scale.copy_((variance + STEADY).rsqrt())
+
     def forward(self, frames: Tensor, lengths: Tensor) -> ProjectorOutput:
         frames = self.checked(frames, lengths)
+        if self.standardise:
+            # Beyond the lengths too, where the mask hides it.
+            frames = (frames - self.frame_mean) * self.frame_scale
         batch, layers, size, _ = frames.shape
         # Layers are rows of one batch: the Q-Former's weights are shared among them.
         mask = torch.zeros(batch, size, dtype=frames.dtype, device=frames.device)

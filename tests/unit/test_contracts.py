@@ -112,6 +112,7 @@ PROJECTORS = Kind(
         "LayerwiseQFormer": [
             LAYERWISE,
             LAYERWISE | {"input_layers": 3},
+            LAYERWISE | {"input_layers": 2, "standardise": True},
             LAYERWISE | {"input_layers": 2, "num_layers": 1, "attn_implementation": "eager"},
         ],
     },

@@ -20,11 +20,12 @@ PAD = 0
 
 def language_model(table: torch.Tensor) -> SimpleNamespace:
     """Tokenizer and table, which is all a term may ask of the LLM."""
-    from tokenizers import Tokenizer, models
+    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     names = {"<pad>": 0, "</s>": 1, "<turn>": 2} | {f"t{i}": i for i in range(3, len(table))}
     core = Tokenizer(models.WordLevel(names, unk_token="</s>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="</s>", extra_special_tokens=["<turn>"]
     )
@@ -221,6 +222,26 @@ def test_negatives_change_with_the_step_alone(table):
     assert draws[0] == draws[1]
     assert len({tuple(draw) for draw in draws}) > 1
     assert all(len(set(draw)) == 3 for draw in draws)
+
+
+def test_words_are_told_apart_at_every_step(table):
+    """A value's rivals are among its negatives, which a sample of a large table would miss."""
+    term = EmbeddingContrast("<pad>", negatives=0, words=["t4", "t5"], temperature=0.5, space="raw")
+    term.fit(language_model(table))
+    assert term._sample(8, 0.3).tolist() == [4, 5]
+    vectors = torch.randn(1, 4)
+    scores = F.normalize(vectors, dim=-1) @ F.normalize(table[[4, 5]], dim=-1).T / 0.5
+    expected = F.cross_entropy(scores, torch.tensor([1]))
+    found = term(inputs_of([vectors], [(5,)], table)).sum()
+    assert float(found.detach()) == pytest.approx(float(expected), rel=1e-5)
+    more = EmbeddingContrast("<pad>", negatives=3, words=["t4"], space="raw")
+    more.fit(language_model(table))
+    drawn = [more._sample(8, progress / 10).tolist() for progress in range(10)]
+    assert all(4 in rows and 3 <= len(rows) <= 4 for rows in drawn)
+    with pytest.raises(ValueError, match="a list of words, not 'male'"):
+        EmbeddingContrast("<pad>", words="male")
+    with pytest.raises(ValueError, match="at least 1"):
+        EmbeddingContrast("<pad>", negatives=0)
 
 
 def test_whitened_coordinates_have_unit_covariance():

@@ -104,6 +104,37 @@ def test_attention_implementations_agree() -> None:
     )
 
 
+def test_standardised_frames_have_mean_nought_and_variance_one() -> None:
+    """Of each dimension of each layer; what all frames share, and its size, change nothing."""
+    generator = torch.Generator().manual_seed(0)
+    clips = [torch.randn(3, n, 8, generator=generator) for n in (40, 7, 90)]
+    shift, scale = torch.randn(3, 1, 8) * 9, torch.rand(3, 1, 8) + 0.1
+    shift[0, 0, 2], scale[1, 0, 5] = 1e3, 1e-9  # far off, and all but constant
+    moved = [clip * scale + shift for clip in clips]
+    plain, other = build(standardise=True), build(standardise=True)
+    plain.fit_frames(clips)
+    other.fit_frames(iter(moved))
+    whole = torch.cat(moved, 1)
+    seen = (whole - other.frame_mean) * other.frame_scale
+    assert torch.allclose(seen.mean(1), torch.zeros(3, 8), atol=1e-2)
+    variances = seen.var(1, correction=0)
+    assert variances[1, 5] < 0.01
+    variances[1, 5] = 1.0
+    assert torch.allclose(variances, torch.ones(3, 8), atol=2e-2)
+    # A checkpoint holds what was learnt; parameters are as many as without.
+    loaded = build(standardise=True)
+    loaded.load_state_dict(other.state_dict())
+    lengths = torch.tensor([40])
+    vectors = other(moved[0][None], lengths).vectors
+    assert torch.equal(loaded(moved[0][None], lengths).vectors, vectors)
+    assert count_parameters(loaded) == count_parameters(build())
+    # All but that one dimension say the same.
+    assert torch.allclose(plain(clips[0][None], lengths).vectors, vectors, atol=0.3)
+    assert not build().fits_frames and "frame_mean" not in build().state_dict()
+    with pytest.raises(ValueError, match="no frames"):
+        build(standardise=True).fit_frames([])
+
+
 def test_any_length_gives_the_same_number_of_vectors() -> None:
     projector = build()
     assert projector.output_lengths(torch.tensor([1, 50, 1500])).tolist() == [4, 4, 4]

@@ -171,6 +171,9 @@ def test_ablation_loads_and_changes_its_block(tag) -> None:
         "describe.numbers=true",
         "teacher.check_answers=false",
         "projector.num_queries=64",
+        "projector.standardise=false",
+        "projector.ffn_dim=3072",
+        "encoder.frames=1",
     ],
 )
 def test_options_of_the_readme_load(override) -> None:

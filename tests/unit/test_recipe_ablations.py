@@ -104,7 +104,7 @@ def test_what_is_imitated(config, response, behaviour):
 
 
 @pytest.mark.parametrize(
-    ("config", "task"), [("one_task", "repetition"), ("blsp", "continuation")],
+    ("config", "task"), [("one_task", "intent"), ("blsp", "continuation")],
     indirect=["config"],
 )  # fmt: skip
 def test_one_task(config, task):

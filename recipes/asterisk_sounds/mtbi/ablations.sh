@@ -14,8 +14,8 @@ ablation curriculum interleaver.probability=1.0 \
 ablation kl phases.train.losses.response.weight=0.0 \
     phases.train.losses.behaviour.weight=1.0 phases.train.select=imitation_dev/behaviour
 ablation ce_and_kl phases.train.losses.behaviour.weight=1.0
-# How many tasks: one of them, and continuation alone without interleaving (BLSP).
-ablation one_task 'teacher.pool=!new:toolkit.teachers.pool.InstructionPool {only: [repetition]}'
+# How many tasks: one of them (not repetition, which asr_only is), and continuation alone without interleaving (BLSP).
+ablation one_task 'teacher.pool=!new:toolkit.teachers.pool.InstructionPool {only: [intent]}'
 ablation blsp interleaver.probability=0.0 \
     'teacher.pool=!new:toolkit.teachers.pool.InstructionPool {only: [continuation]}'
 # The negative control: recognition with gold transcripts, no imitation.

@@ -19,6 +19,7 @@ from toolkit.evaluation.anchor_bias import measure
 from toolkit.inference import SpeechLLM
 from toolkit.llms import CausalLM
 from toolkit.pipeline.runner import RunOptions, open_run, run
+from toolkit.pipeline.table import BY_NAME
 from toolkit.segments import Side, Speech
 from toolkit.training.checkpoint import WEIGHTS, read_tensors
 from toolkit.training.record import read_lines
@@ -325,6 +326,14 @@ def test_a_warm_start_writes_the_attributes_without_the_llm(there, recipe, monke
     options.stage, options.stop_stage = "teach", "train"
     (context,) = run(options)
     assert built and (context.exp / "train" / "best").exists()
+
+
+def test_what_annotators_may_have_found_out_is_an_input_of_the_warm_start(there, recipe):
+    """Only where a set describes rows: another recogniser is no reason to pretrain again."""
+    plain = open_run(RunOptions(recipe))
+    assert BY_NAME["pretrain"].inputs(plain.config) == ("prepare",)
+    described = open_run(RunOptions(recipe, overrides=WARM_START, tag="warm"))
+    assert BY_NAME["pretrain"].inputs(described.config) == ("prepare", "annotate")
 
 
 def test_fewer_queries_than_tokens_are_refused_by_count(there, recipe):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from html.parser import HTMLParser
 from pathlib import Path
@@ -82,6 +83,24 @@ def test_a_block_that_is_not_there_is_one_column(tmp_path):
     assert sorted(rows) == [["Phase", "0.1"], ["Phase", "0.2"], ["null", "-"]]
 
 
+def test_settings_of_a_block_that_some_have_are_told(tmp_path):
+    """A mixture of its own, beside a run that has no such phase; the source of a block."""
+    llm = Tagged("!new:toolkit.llms.CausalLM", {"source": "hub:x"})
+    trees = {
+        "": {"phases": {"train": Tagged("!new:toolkit.training.Phase", {"data": {"a": 1.0}})}},
+        "_asr": {"phases": {"train": Tagged("!new:toolkit.training.Phase", {"data": {"b": 1.0}})}},
+        "_none": {"phases": {"train": None}, "llm": llm},
+    }
+    for tag, tree in trees.items():
+        edit(write_run(tmp_path, tag, 1, errors=1), lambda own, new=tree: own.update(new))
+    merged = merge([tmp_path])
+    keys = ["phases.train", "phases.train.data.a", "phases.train.data.b", "llm"]
+    assert sorted(merged.changed) == sorted(keys)
+    rows = {g.name: [merged.setting(g, key) for key in keys] for g in merged.groups}
+    assert rows["tiny/mtbi_asr"] == ["Phase", "-", "1.0", "-"]
+    assert rows["tiny/mtbi_none"] == ["null", "-", "-", "CausalLM(source=hub:x)"]
+
+
 def test_what_the_projector_heard_is_compared_where_it_was_decoded(root):
     """Beside the words that the LLM repeats; no column where no projector recognises tokens."""
     assert "WER heard" not in markdown(merge([root]))
@@ -99,6 +118,11 @@ def test_what_the_projector_heard_is_compared_where_it_was_decoded(root):
     assert cells["tiny/mtbi_plain"].difference == pytest.approx(1 / 7)
     assert "heard_wer" not in merged.sets["test"]["text"]["tiny/mtbi"]
     assert "| WER heard |" in markdown(merged)
+    # Without it in the first row there is nothing to compare with.
+    for path in root.glob("exp/tiny/mtbi/seed*/decode/test.speech.jsonl"):
+        path.write_text(re.sub(r', "heard": "[^"]*"', "", path.read_text()))
+    alone = merge([root]).sets["test"]["speech"]["tiny/mtbi_plain"]["heard_wer"]
+    assert alone.difference is None and alone.mean == pytest.approx(2 / 7)
 
 
 def test_seeds_are_joined_and_settings_become_columns(root):

@@ -9,6 +9,7 @@ from toolkit.component import count_parameters
 from toolkit.encoders import WhisperEncoder
 from toolkit.encoders.layers import tapped_layers
 from toolkit.projectors import ConvAdapter, LayerwiseQFormer
+from toolkit.training.checkpoint import trained_tensors
 
 SMALL = {"num_queries": 4, "num_heads": 2, "ffn_dim": 12, "dropout": 0.0}
 
@@ -133,6 +134,17 @@ def test_standardised_frames_have_mean_nought_and_variance_one() -> None:
     assert not build().fits_frames and "frame_mean" not in build().state_dict()
     with pytest.raises(ValueError, match="no frames"):
         build(standardise=True).fit_frames([])
+
+
+def test_a_checkpoint_holds_the_frames_statistics_whatever_trains() -> None:
+    """Else decoding would read other frames than training did."""
+    for standardise in (True, False):
+        projector = build(standardise=standardise)
+        groups = {"projector.project": [("weight", projector.project.weight)]}
+        groups = {p: [(f"{p}.{n}", t) for n, t in own] for p, own in groups.items()}
+        saved = trained_tensors({"projector": projector}, groups)
+        buffers = {"projector.frame_mean", "projector.frame_scale"} if standardise else set()
+        assert saved.keys() == {"projector.project.weight"} | buffers
 
 
 def test_any_length_gives_the_same_number_of_vectors() -> None:

@@ -152,12 +152,12 @@ def test_a_curriculum_ends_with_the_time_budget(tmp_path: Path, workers: int) ->
                 file.write(f"{progress}\n")
             return super().plan(prompt, row, rng, progress)
 
-    phase = tiny_phase(optimizer_steps=100_000, max_seconds=1.0, validate_every=50_000)
+    phase = tiny_phase(optimizer_steps=100_000, max_seconds=2.0, validate_every=50_000)
     tiny_brain(tmp_path / "run", phase, workers=workers, interleaver=Watched()).fit()
     seen = [float(line) for line in path.read_text().split()]
     trained = [progress for progress in seen if progress < 1.0]  # validations are at the end: 1
     assert trained == sorted(trained) and trained[0] == 0.0
-    assert trained[-1] > 0.8
+    assert trained[-1] > 0.5  # by steps alone it would be a thousandth
 
 
 def test_hook_metric_selects_and_keeps_the_best(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.evaluation.decoding import read_decoded
 from toolkit.evaluation.runs import MergeError, Run, find_runs
 from toolkit.evaluation.score_plans import ScorePlan
-from toolkit.evaluation.scoring import item_pairs, utterance_of
+from toolkit.evaluation.scoring import item_pairs, recordings, utterance_of
 from toolkit.evaluation.statistics import bootstrap, by_unit, paired_bootstrap
 
 #: Metric of `item_pairs` to its name in tables and whether less is better.
@@ -22,6 +22,8 @@ METRICS = {
     "rouge_l": ("ROUGE-L", False),
     "nll": ("nats per token", True),
 }
+#: Settings of a block that are told with its name.
+SMALL = 2
 #: Those of an utterance, whatever the wording it was asked for in.
 _OF_UTTERANCES = ("wer", "heard_wer")
 
@@ -60,7 +62,7 @@ class Cell:
     values : list of float
         One per seed.
     low, high : float
-        Bootstrap interval over utterances, seeds averaged.
+        Bootstrap interval over recordings, seeds averaged.
     difference, p : float, optional
         Paired comparison with the first group, on the items both have.
     """
@@ -116,8 +118,13 @@ class Merged:
         return [metric for metric in METRICS if any(metric in found for found in cells)]
 
     def setting(self, group: Group, key: str) -> str:
-        """Value of a changed key in a group."""
-        return group.runs[0].settings.get(key, "-")
+        """Value of a changed key in a group; of a small block, with its own settings."""
+        own = group.runs[0].settings
+        inside = [other for other in own if other.startswith(f"{key}.")]
+        value = own.get(key, "-")
+        if key in own and 0 < len(inside) <= SMALL and not set(inside) & set(self.changed):
+            value += f"({', '.join(f'{i[len(key) + 1 :]}={own[i]}' for i in inside)})"
+        return value
 
 
 def merge(folders: Sequence[Path], resamples: int = 1000) -> Merged:
@@ -176,9 +183,17 @@ def merge(folders: Sequence[Path], resamples: int = 1000) -> Merged:
 
 
 def _tells_more(key: str, changed: Sequence[str], groups: Sequence[Group]) -> bool:
-    """Whether a changed setting is worth a column: not that a block which is not there lacks it."""
-    have = {g.runs[0].settings[key] for g in groups if key in g.runs[0].settings}
-    return len(have) > 1 or not any(key.startswith(f"{other}.") for other in changed)
+    """Whether a changed setting is worth a column beside that of the block it is in.
+
+    It is where groups with the same block differ in it; not where one lacks it for want of the
+    block, or has it for having another.
+    """
+    blocks = [other for other in changed if key.startswith(f"{other}.")]
+    values: dict[tuple, set] = {}
+    for group in groups:
+        own = group.runs[0].settings
+        values.setdefault(tuple(map(own.get, blocks)), set()).add(own.get(key))
+    return any(len(different) > 1 for different in values.values())
 
 
 def _notes(merged: Merged) -> None:
@@ -205,13 +220,16 @@ def _compare(merged: Merged, name: str, resamples: int) -> None:
     plan = ScorePlan(normaliser=normaliser, bootstrap=resamples)
     table: dict[str, dict[str, dict[str, Cell]]] = {}
     reference: dict[tuple[str, str], tuple[str, dict[ItemKey, tuple[float, float]]]] = {}
+    first_of: dict[str, str] = {}
+    units: dict[str, str] = {}
     for group in merged.groups:
         have = [run for run in group.runs if name in run.scores["sets"]]
         if not have:
             continue
         kinds = list(have[0].scores["sets"][name])
         for kind in kinds:
-            pairs = [_items(run, name, kind, plan) for run in have]
+            pairs = [_items(run, name, kind, plan, units) for run in have]
+            first_of.setdefault(kind, group.name)
             cells = {}
             for metric, (label, _) in METRICS.items():
                 seeds = [own[metric] for own in pairs]
@@ -235,9 +253,12 @@ def _compare(merged: Merged, name: str, resamples: int) -> None:
                     for i in order
                 }
                 values = [_rate([own[i] for i in order]) for own in seeds]
-                _, low, high = bootstrap(_by_utterance(mean, order), resamples)
+                _, low, high = bootstrap(_by_recording(mean, order, units), resamples)
                 cell = Cell(values, low, high)
-                against, first = reference.setdefault((kind, metric), (group.name, mean))
+                if group.name == first_of[kind]:
+                    reference[kind, metric] = (group.name, mean)
+                # A metric that the first row does not have is compared with nothing.
+                against, first = reference.get((kind, metric), (group.name, mean))
                 if against != group.name:
                     both = sorted(set(first) & ids)
                     if not both:
@@ -247,7 +268,7 @@ def _compare(merged: Merged, name: str, resamples: int) -> None:
                             "not compared: other questions, or other answers of the text branch.",
                         )
                     else:
-                        left, right = _by_utterance(mean, both), _by_utterance(first, both)
+                        left, right = (_by_recording(m, both, units) for m in (mean, first))
                         cell.difference, cell.p = paired_bootstrap(left, right, resamples)
                     if 0 < len(both) < max(len(first), len(ids)):
                         _note(
@@ -266,10 +287,12 @@ def _note(merged: Merged, text: str) -> None:
         merged.notes.append(text)
 
 
-def _by_utterance(
-    values: Mapping[ItemKey, tuple[float, float]], keys: Sequence[ItemKey]
+def _by_recording(
+    values: Mapping[ItemKey, tuple[float, float]],
+    keys: Sequence[ItemKey],
+    units: Mapping[str, str],
 ) -> list[np.ndarray]:
-    return by_unit([utterance for utterance, _ in keys], [values[key] for key in keys])
+    return by_unit([units[utterance] for utterance, _ in keys], [values[key] for key in keys])
 
 
 def _rate(pairs: Sequence[tuple[float, float]]) -> float:
@@ -277,13 +300,14 @@ def _rate(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _items(
-    run: Run, name: str, kind: str, plan: ScorePlan
+    run: Run, name: str, kind: str, plan: ScorePlan, units: dict[str, str]
 ) -> dict[str, dict[ItemKey, tuple[float, float]]]:
     """Metric to item to numerator and denominator.
 
     Items of two runs are the same where the same was measured: the instruction has the same words,
     and agreement is with the same answer of the text branch. Repetitions are asked for in the
-    wording that each LLM obeys best, so that they are the same where the utterance is.
+    wording that each LLM obeys best, so that they are the same where the utterance is. ``units``
+    gains the recordings of the utterances; those of the first run that has them hold.
     """
     folder = run.folder / "decode"
     rows = read_decoded(folder / f"{name}.{kind}.jsonl")
@@ -291,6 +315,8 @@ def _items(
     if not rows or not text:
         raise MergeError(f"{folder}: {name}.{kind}.jsonl or {name}.text.jsonl is gone")
     of, found = {row["id"]: row for row in rows}, item_pairs(rows, text, plan)
+    for utterance, unit in recordings(rows).items():
+        units.setdefault(utterance, unit)
 
     def key(metric: str, i: str) -> ItemKey:
         asked = f"{i}|{of[i].get('instruction', '')}|{text[i]['answer']}"

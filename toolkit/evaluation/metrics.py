@@ -53,6 +53,7 @@ class Metric(ABC):
         Returns
         -------
         ndarray (n, k)
+            Sums: those of questions on one recording are added up before `combine`.
 
         Raises
         ------

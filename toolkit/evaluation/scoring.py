@@ -38,12 +38,33 @@ def utterance_of(row: Mapping) -> str:
     return row.get("utterance", row["id"])
 
 
-def unit_of(row: Mapping) -> str:
-    """What is resampled: the recording that a decoded row asks about.
+def recordings(rows: Iterable[Mapping]) -> dict[str, str]:
+    """What is resampled: the recording that each utterance is of.
 
     Several questions on one recording are no independent samples, whatever their rows are called.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Decoded rows.
+
+    Returns
+    -------
+    dict of str to str
+        Utterance -> the first, by name, of the utterances of its recording: the same in every copy
+        of the data, as the path of a recording is not.
+
+    Example
+    -------
+    >>> rows = [{"id": "b", "clip": "1"}, {"id": "a", "clip": "1"}, {"id": "c"}]
+    >>> recordings(rows)
+    {'b': 'a', 'a': 'a', 'c': 'c'}
     """
-    return row.get("clip") or utterance_of(row)
+    clips: dict[str, set[str]] = {}
+    clip_of = {utterance_of(row): row.get("clip") or utterance_of(row) for row in rows}
+    for utterance, clip in clip_of.items():
+        clips.setdefault(clip, set()).add(utterance)
+    return {utterance: min(clips[clip]) for utterance, clip in clip_of.items()}
 
 
 def score_set(
@@ -71,7 +92,8 @@ def score_set(
     """
     text = {row["id"]: row for row in decoded["text"]}
     # One map for all inputs: files of an older version do not name the recording.
-    unit = {row["id"]: unit_of(row) for row in decoded["text"]}
+    of = recordings(decoded["text"])
+    unit = {row["id"]: of[utterance_of(row)] for row in decoded["text"]}
     numbers = {}
     for name, rows in decoded.items():
         numbers[name] = {

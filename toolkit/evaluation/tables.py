@@ -175,8 +175,7 @@ def metric_tables(runs: Sequence[Mapping], name: str) -> list[str]:
                 digits = 1 if entry["scale"] > 1 else 3
                 text = with_interval(entry, digits)
                 if len(runs) > 1:
-                    every = (run["sets"][name][kind]["metrics"][task][label] for run in runs)
-                    text = over_seeds([found["value"] for found in every], digits)
+                    text = over_seeds(_values(runs, name, kind, task, label), digits)
                 against = entry.get("against_speech")
                 cells.append(text + (f", p {_p(against['p'], resamples)}" if against else ""))
             lines.append(f"| {LABELS.get(kind, kind)} | " + " | ".join(cells) + " |")
@@ -184,6 +183,15 @@ def metric_tables(runs: Sequence[Mapping], name: str) -> list[str]:
         of = f" (seed {scores['seed']})" if len(runs) > 1 else ""
         lines += ["", f"p: paired bootstrap against speech{of}. " + "; ".join(signatures), ""]
     return lines
+
+
+def _values(runs: Sequence[Mapping], name: str, kind: str, task: str, label: str) -> list[float]:
+    """A task's metric in the runs that have it: a recipe may have listed it between two seeds."""
+    found = (
+        run["sets"].get(name, {}).get(kind, {}).get("metrics", {}).get(task, {}).get(label)
+        for run in runs
+    )
+    return [entry["value"] for entry in found if entry is not None]
 
 
 def generalisation_table(scores: Mapping[str, Mapping]) -> list[str]:

@@ -65,7 +65,7 @@ def wanted(context: RunContext, stage: Stage) -> str:
     own = {key: settings(config.select(key)) for key in stage.hashed_keys}
     inputs = {
         name: wanted(context, BY_NAME[name])
-        for name in stage.after
+        for name in stage.inputs(config)
         if not BY_NAME[name].is_off(config)
     }
     key = f"phases.{stage.name}"
@@ -96,9 +96,8 @@ def made(run: Path, stage: Stage) -> str | None:
     if mark is None or not place.exists():
         return None
     inputs: dict[str, str] = {}
-    for name in stage.after:
-        # A mark of before an input was in the stage table says nothing about it.
-        if mark["inputs"].get(name, marks.digest(name)) != marks.digest(name):
+    for name, digest in mark["inputs"].items():
+        if digest != marks.digest(name):
             return None
         if marks.read(name) is not None:
             before = made(run, BY_NAME[name])
@@ -222,7 +221,7 @@ def take_over(context: RunContext, stage: Stage, folder: Path) -> Path | None:
     marks = Marks(context.exp)
     facts = Marks(run).read(stage.name)["facts"] | {"taken_from": str(run)}
     own = {key: settings(context.config.select(key)) for key in stage.hashed_keys}
-    inputs = {name: marks.digest(name) for name in stage.after}
+    inputs = {name: marks.digest(name) for name in stage.inputs(context.config)}
     marks.finish(stage.name, own, inputs, facts, seconds=0.0)
     log.info("stage %d %s: taken over from %s", stage.number, stage.name, run)
     return run

@@ -253,7 +253,7 @@ def stage_state(context: RunContext, stage: Stage) -> tuple[str, list[str], dict
     if stage.always:
         return "run", [], {}, {}
     own = {key: settings(config.select(key)) for key in stage.hashed_keys}
-    inputs = {name: marks.digest(name) for name in stage.after}
+    inputs = {name: marks.digest(name) for name in stage.inputs(config)}
     status = marks.status(stage.name, own, inputs)
     if status == "new":
         return "run", [], own, inputs
@@ -358,7 +358,7 @@ def print_plan(context: RunContext, first: Stage, last: Stage, reuse: Path | Non
     for stage in STAGES[first.number : last.number + 1]:
         state, changes, _, _ = stage_state(context, stage)
         donor = find_donor(context, stage, reuse) if reuse and state == "run" else None
-        behind = [name for name in stage.after if name in anew]
+        behind = [name for name in stage.inputs(context.config) if name in anew]
         if donor is not None:
             state, changes = "reuse", [f"from {donor}"]
         elif state in ("done", "continue") and behind:

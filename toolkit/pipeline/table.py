@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from toolkit.config import Tagged
+
 if TYPE_CHECKING:
     from toolkit.config import Config
     from toolkit.pipeline.context import RunContext
@@ -26,7 +28,7 @@ class Stage:
         Dotted YAML keys the stage reads; its done-mark hashes these and nothing else. A ``?`` in
         front marks the key that switches the stage on: without it in the YAML the stage is skipped.
     after : tuple of str
-        Stages whose marks are inputs of this one.
+        Stages whose marks are inputs of this one; see `inputs`.
     always : bool
         Runs each time it is asked for (checks and reports are cheap and must be current).
     follows : bool
@@ -54,6 +56,31 @@ class Stage:
     def hashed_keys(self) -> tuple[str, ...]:
         """Keys that the done-mark hashes."""
         return tuple(key.lstrip("?") for key in self.keys)
+
+    def inputs(self, config: Config) -> tuple[str, ...]:
+        """Stages whose marks are inputs of this one in a recipe.
+
+        Those of ``after``; and ``annotate``, where a phase aims at what a set says of a row
+        (`SpeechSet.describe`): annotators may have found it out.
+
+        Parameters
+        ----------
+        config : Config
+
+        Returns
+        -------
+        tuple of str
+        """
+        phase = config.select(f"phases.{self.name}")
+        if "annotate" in self.after or not isinstance(phase, Tagged):
+            return self.after
+        names = (*(phase.value.get("data") or ()), *(phase.value.get("validation") or ()))
+        sets = (config.select(f"sets.{name}") for name in names)
+        described = any(
+            isinstance(one, Tagged) and (one.value or {}).get("describe") is not None
+            for one in sets
+        )
+        return (*self.after, "annotate") if described else self.after
 
     def is_off(self, config: Config) -> bool:
         """Whether a recipe does not declare the stage, or switches it off."""
@@ -95,8 +122,7 @@ STAGES = (
         "pretrain",
         "first phase, where a method has one",
         ("?phases.pretrain", "encoder", "projector", "llm", "sets", "seed"),
-        # A set may describe a row by what an annotator found out about it.
-        ("prepare", "annotate"),
+        ("prepare",),
         makes=("pretrain",),
     ),
     Stage(

@@ -20,6 +20,7 @@ from toolkit.data.splits import spread
 from toolkit.losses.base import Loss
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import Marks, write_json
+from toolkit.pipeline.table import BY_NAME
 
 if TYPE_CHECKING:
     from toolkit.models import SpeechLLM
@@ -277,12 +278,12 @@ def trained_tasks(context: RunContext) -> list[str] | None:
     Returns
     -------
     list of str or None
-        Empty without a main phase; None where a version trained it that did not note them.
+        Empty where no main phase was trained; None where a version did that did not note them.
     """
-    if context.config.select("phases.train") is None:
-        return []
     mark = Marks(context.exp).read("train")
-    return None if mark is None else mark["facts"].get("tasks")
+    if BY_NAME["train"].is_off(context.config) or mark is None:
+        return []
+    return mark["facts"].get("tasks")
 
 
 @torch.no_grad()
@@ -290,10 +291,13 @@ def _frames_of(context: RunContext, model: SpeechLLM, rows: list[Row]) -> Iterat
     """Encoder frames of some training clips, the same ones whatever the order of the rows."""
     cache = context.cache()
     for row in spread(sorted(rows, key=lambda row: row.id), FITTED_CLIPS):
-        if cache is not None and (key := row.audio_key()) in cache:
-            yield cache.get(key)
+        if cache is not None:
+            yield cache.get(row.audio_key())
             continue
-        wave = torch.from_numpy(read_audio(row.audio, row.offset, row.duration))[None]
+        try:
+            wave = torch.from_numpy(read_audio(row.audio, row.offset, row.duration))[None]
+        except AudioError:
+            continue  # training counts it by reason
         encoded = model.encoder(wave.to(context.device), torch.tensor([wave.shape[1]]))
         yield encoded.frames[0, :, : int(encoded.lengths[0])]
 

@@ -129,8 +129,8 @@ def trained_tensors(
     groups: Mapping[str, Sequence[tuple[str, nn.Parameter]]],
     carried: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """What training may have changed: trained parameters, and the buffers of the modules they are
-    in.
+    """What training may have changed: trained parameters, the buffers of the modules they are in,
+    and those of a projector that was fitted to frames.
 
     Parameters
     ----------
@@ -148,11 +148,12 @@ def trained_tensors(
     prefixes = tuple(f"{path}." for path in groups)
     out = {}
     for block, module in modules.items():
+        fitted = getattr(module, "fits_frames", False)
         names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         for name, tensor in module.state_dict().items():
             full = f"{block}.{name}"
             trained = full in parameters or full in carried
-            if trained or (name not in names and full.startswith(prefixes)):
+            if trained or (name not in names and (fitted or full.startswith(prefixes))):
                 out[full] = tensor
     return out
 

@@ -103,7 +103,7 @@ def test_settings_of_a_block_that_some_have_are_told(tmp_path):
 
 def test_what_the_projector_heard_is_compared_where_it_was_decoded(root):
     """Beside the words that the LLM repeats; no column where no projector recognises tokens."""
-    assert "WER heard" not in markdown(merge([root]))
+    assert "| WER heard |" not in markdown(merge([root]))
     for path in root.glob("exp/tiny/*/seed*/decode/test.speech.jsonl"):
         plain = "_plain" in str(path)
         rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -29,7 +29,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid var(--line);
          vertical-align: top; }
 th { background: var(--band); font-weight: 600; }
-td:first-child { font-weight: 600; overflow-wrap: anywhere; }
+td:first-child { font-weight: 600; overflow-wrap: anywhere; min-width: 12rem; }
 img { max-width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 13px; }
 svg { display: block; width: 46rem; max-width: 46rem; min-width: 34rem; }
 details { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .9rem;
@@ -43,6 +43,7 @@ figure { margin: 0; background: #fff; } figcaption { color: #333; font-size: .85
   tr { display: block; border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .8rem;
        padding: .2rem .6rem; }
   td { display: flex; gap: 1rem; justify-content: space-between; border: 0; padding: .25rem 0; }
+  td:first-child { min-width: 0; }
   td::before { content: attr(data-label); color: var(--soft); font-weight: 400; flex: none;
                max-width: 45%; overflow-wrap: anywhere; }
 }

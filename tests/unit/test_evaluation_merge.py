@@ -101,6 +101,25 @@ def test_settings_of_a_block_that_some_have_are_told(tmp_path):
     assert rows["tiny/mtbi_none"] == ["null", "-", "-", "CausalLM(source=hub:x)"]
 
 
+def test_what_follows_from_a_changed_block_is_no_column(tmp_path):
+    """A projector is as wide as the encoder says; a teacher asks what the pool says."""
+    for tag, source, prompts in (("", "hub:x", "listed"), ("_other", "hub:y", "single")):
+        encoder = Tagged("!new:toolkit.encoders.WhisperEncoder", {"source": source})
+        pool = Tagged("!new:toolkit.teachers.DescriptionPool", {"prompts": prompts})
+        wide = {"input_dim": Tagged("!apply:getattr", [encoder, "dim"])}
+        tree = {
+            "encoder": encoder,
+            "projector": Tagged("!new:toolkit.projectors.LayerwiseQFormer", wide),
+            "pool": pool,
+            "teacher": Tagged("!new:toolkit.teachers.DescriptionTeacher", {"pool": pool}),
+            "annotate": [{"annotator": encoder, "manifests": ["a.jsonl"]}],
+        }
+        folder = write_run(tmp_path, tag, 1, errors=1)
+        edit(folder, lambda own, new=tree: own.update(new))
+    changed = merge([tmp_path]).changed
+    assert changed == ["encoder.source", "pool.prompts", "annotate.0.annotator.source"]
+
+
 def test_what_the_projector_heard_is_compared_where_it_was_decoded(root):
     """Beside the words that the LLM repeats; no column where no projector recognises tokens."""
     assert "| WER heard |" not in markdown(merge([root]))

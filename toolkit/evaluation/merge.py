@@ -186,8 +186,12 @@ def _tells_more(key: str, changed: Sequence[str], groups: Sequence[Group]) -> bo
     """Whether a changed setting is worth a column beside that of the block it is in.
 
     It is where groups with the same block differ in it; not where one lacks it for want of the
-    block, or has it for having another.
+    block, or has it for having another. A copy of a named block (``teacher.pool`` of ``pool``)
+    tells nothing that the block itself does not.
     """
+    values_of = {name: [group.runs[0].settings.get(name) for group in groups] for name in changed}
+    if any(key.endswith(f".{name}") and values_of[key] == values_of[name] for name in changed):
+        return False
     blocks = [other for other in changed if key.startswith(f"{other}.")]
     values: dict[tuple, set] = {}
     for group in groups:

@@ -122,6 +122,9 @@ def _overlay_marks(flat: dict[str, str], folder: Path) -> None:
 
 def _flat(path: str, value: Any) -> Iterable[tuple[str, str]]:
     if isinstance(value, Tagged):
+        # An attribute of another block follows from that block, which has settings of its own.
+        if value.tag == "!apply:getattr":
+            return
         if value.tag.startswith("!new:"):
             yield path, value.tag.rpartition(".")[2]
         if isinstance(value.value, dict | list):
@@ -131,5 +134,8 @@ def _flat(path: str, value: Any) -> Iterable[tuple[str, str]]:
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _flat(f"{path}.{key}" if path else str(key), part)
+    elif isinstance(value, list) and any(isinstance(part, Tagged | dict) for part in value):
+        for i, part in enumerate(value):
+            yield from _flat(f"{path}.{i}", part)
     else:
         yield path, json.dumps(value, ensure_ascii=False, default=str).strip('"')

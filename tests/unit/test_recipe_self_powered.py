@@ -42,3 +42,12 @@ def test_the_papers_connector_is_one_override() -> None:
     assert config.select("phases.train.lr.projector") == 1.0e-3
     readme = (RECIPE.parent / "README.md").read_text(encoding="utf-8")
     assert all(override in readme for override in CONNECTOR)
+
+
+def test_translations_are_asked_for_and_scored_in_one_language() -> None:
+    config = read(RECIPE, "translate_into=French")
+    written, scored = config.build("pool")["pool"], config.build("decode")["decode"].pool
+    assert written["translation"].wordings == scored["translation"].wordings
+    assert scored["translation"].language == "fr"
+    metrics = config.build("score")["score"].metrics
+    assert {type(m).__name__ for m in metrics["translation"]} >= {"BLEU", "ChrF"}

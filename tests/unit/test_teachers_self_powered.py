@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from toolkit.data.manifest import Row
@@ -29,6 +31,17 @@ def test_six_families_and_transcription_with_five_seen_wordings() -> None:
     assert len(set(transcription_wordings())) == 5
     wordings = [w for task in pool.seen() for w in task.wordings]
     assert not set(wordings) & {w for task in CONTENT_TASKS for w in task.wordings}
+
+
+def test_translations_are_scored_where_the_row_has_one() -> None:
+    """The teacher's task is the same one, by name and wording: trained on, then scored."""
+    own, scored = self_powered_pool("French"), self_powered_pool("French", references=True)
+    assert own["translation"].wordings == scored["translation"].wordings
+    there = replace(ROWS[0], translations={"fr": "appuyez sur la touche 0", "es": "pulse 0"})
+    assert own["translation"].accepts(ROWS[0]) and not scored["translation"].accepts(ROWS[0])
+    assert scored["translation"].references(there) == ("appuyez sur la touche 0",)
+    assert scored["translation"].score("appuyez sur", "appuyez sur") == 1.0
+    assert [t.target for t in scored if t.name != "translation"] == [""] * (len(scored.tasks) - 1)
 
 
 def test_the_teacher_is_not_asked_to_transcribe() -> None:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from toolkit.teachers import checks
+from toolkit.teachers.gold_tasks import NAMES
 from toolkit.teachers.pool import InstructionPool, Task
 from toolkit.teachers.tasks import CONTENT_TASKS
+from toolkit.text import chrf
 
 #: Frequent words that show a language and are no English words; Chinese shows by its characters.
 FUNCTION_WORDS = {
@@ -36,6 +38,7 @@ FUNCTION_WORDS = {
 }
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 LANGUAGES = (*FUNCTION_WORDS, "Chinese")
+_CODES = {name: code for code, name in NAMES.items()}
 
 
 def is_in(language: str) -> Callable[[str, str], bool]:
@@ -193,7 +196,9 @@ TRANSCRIPTION = Task(
 HELD_OUT = ("title", "question", "reply", "topic")
 
 
-def self_powered_pool(language: str = "Spanish", held_out: bool = True) -> InstructionPool:
+def self_powered_pool(
+    language: str = "Spanish", held_out: bool = True, references: bool = False
+) -> InstructionPool:
     """The six augmentation tasks, transcription, and tasks held out whole.
 
     The teacher should not be asked for transcription, whose target is the gold text: give it
@@ -205,6 +210,9 @@ def self_powered_pool(language: str = "Spanish", held_out: bool = True) -> Instr
         Of the translation task; one of ``LANGUAGES``. The paper's scripts ask for Chinese.
     held_out : bool
         Add the tasks of ``HELD_OUT``.
+    references : bool
+        Ask for translations only where the row has one (``translations``), and score against it.
+        For evaluation: the teacher writes its own, of any row.
 
     Returns
     -------
@@ -221,6 +229,9 @@ def self_powered_pool(language: str = "Spanish", held_out: bool = True) -> Instr
         tuple(wording.format(language=language) for wording in _TRANSLATION),
         is_in(language),
     )
+    if references:
+        code = _CODES[language]
+        translation = replace(translation, target=f"translations.{code}", language=code, score=chrf)
     others = [replace(task, seen=False) for task in CONTENT_TASKS if task.name in HELD_OUT]
     tasks = (*AUGMENTATION_TASKS, translation, TRANSCRIPTION, *(others if held_out else ()))
     return InstructionPool(tasks)

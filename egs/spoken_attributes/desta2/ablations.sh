@@ -5,8 +5,8 @@
 #   ./ablations.sh --only base,last_layer,no_transcript --seeds 1,2
 #   ./ablations.sh --list                                names and what each changes
 # The budget is in steps, 2,000 of them in the warm start of those that have one, so that a slower
-# setting gets no less training. Any other word goes to every
-# run. What an ablation does not touch is taken over from runs that finished it with the same settings.
+# setting gets no less training. Any other word goes to every run. What an ablation does not touch
+# is taken over from runs that finished it with the same settings.
 set -euo pipefail
 
 recipe=recipes/spoken_attributes/desta2/train.yaml table=desta2_ablations

@@ -6,7 +6,10 @@ ablation last_layer 'encoder.encoder.layers=[3]'
 ablation no_transcript interleaver.transcript=none
 ablation warm_start_only phases.train=null
 ablation no_warm_start phases.pretrain=null
-ablation fewer_queries phases.pretrain=null projector.num_queries=4
+# Half the queries, and a warm start on the half of the line that fits into them.
+ablation fewer_queries projector.num_queries=20 \
+    'sets.attributes.describe.attributes=[gender, pitch, volume, speaking_speed]' \
+    'sets.attributes_dev.describe.attributes=[gender, pitch, volume, speaking_speed]'
 ablation other_teacher \
     'teacher.llm=!new:toolkit.llms.CausalLM {source: wheel:qwen2.5-coder-0.5b-instruct}'
 ablation no_attributes 'describe.attributes=[]' 'teacher.faithful=[]' phases.pretrain=null

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -151,3 +152,23 @@ def test_begun_work_goes_on_and_a_wrong_folder_is_refused(again, capsys):
     assert " 4 teach     run " in capsys.readouterr().out
     facts = json.loads((BASE / "marks/teach.json").read_text())["facts"]
     assert "taken_from" not in facts
+
+
+def test_audio_is_hashed_once_for_all_starts(finished, tmp_path, stages, monkeypatch):
+    import toolkit.data.digests as module
+
+    whole, hashed = module.sha256_of_file, []
+
+    def sha256_of_file(path):
+        hashed.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(module, "sha256_of_file", sha256_of_file)
+    copy_until(finished, tmp_path, "data", "cache", "annotations", "targets")
+    for wav in Path("work/data").rglob("*.wav"):
+        os.utime(wav, (0, 0))  # files of this very moment are not believed to stay as they are
+    for tag in ("a", "b"):
+        module.keep_digests(None)  # a new process knows nothing
+        stages("pretrain", "pretrain", SMALL, tag=tag)
+        assert len(hashed) == len(set(hashed)) > 0
+    assert len(Path("work/audio_digests.txt").read_text().splitlines()) == len(hashed)

@@ -8,8 +8,9 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from typing import Any
+
+from toolkit.data.digests import file_digest
 
 REQUIRED = ("id", "audio", "duration", "text", "language", "speaker")
 # Word times come from aligners that work on frames: allow them to end one frame late.
@@ -133,23 +134,12 @@ class Row:
             from toolkit.data.audio import AudioError
 
             raise AudioError(self.audio, "missing", str(error)) from error
-        digest = _file_digest(self.audio, stat.st_size, stat.st_mtime_ns)
+        digest = file_digest(self.audio, stat.st_size, stat.st_mtime_ns)
         key = f"{digest}|{self.offset:.6f}|{self.duration:.6f}"
         return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 _FIELDS = tuple(f.name for f in fields(Row))
-
-
-#: Larger than corpora of a thousand hours: one pass over more files than this would never hit.
-@lru_cache(maxsize=1 << 20)
-def _file_digest(path: str, size: int, mtime_ns: int) -> str:
-    """SHA-256 of a file; size and time only make the cached value die with the file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _number(

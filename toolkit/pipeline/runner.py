@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from toolkit.config import ConfigError, load
+from toolkit.data.digests import keep_digests
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import Marks, StageChanged, settings, write_json
 from toolkit.pipeline.ranks import SHARED_STAGES, local_device, rank, run_ranks, world_size
@@ -20,6 +21,8 @@ log = logging.getLogger("toolkit")
 
 #: Folder below the work folder that ``--quick`` writes to.
 SMOKE = "smoke"
+#: File below the work folder: what the audio of all runs hashes to, so that it is read once.
+AUDIO_DIGESTS = "audio_digests.txt"
 
 LOG_FORMAT = "%(asctime)s %(filename)s:%(lineno)d %(message)s"
 
@@ -105,6 +108,7 @@ def open_run(options: RunOptions, seed: int | None = None) -> RunContext:
     config = load(
         recipe, [quick, *given, f"exp={exp}"], user_dir=options.user_dir, instantiate=False
     )
+    keep_digests(work / AUDIO_DIGESTS)
     return RunContext(
         config=config,
         recipe=recipe,

@@ -21,11 +21,12 @@ from toolkit.llms import CausalLM, Prompt  # noqa: E402
 from toolkit.losses import BehaviourKL, EmbeddingCTC, ResponseCrossEntropy  # noqa: E402
 from toolkit.losses.base import Loss  # noqa: E402
 from toolkit.models import SpeechLLM  # noqa: E402
-from toolkit.projectors import ConvAdapter, CTCEmbedding  # noqa: E402
+from toolkit.projectors import ConvAdapter, CTCEmbedding, LayerwiseQFormer  # noqa: E402
 from toolkit.segments import Response, Speech  # noqa: E402
 from toolkit.training import Phase, SpeechLLMBrain  # noqa: E402
 
 INSTRUCTIONS = ("Write a short title for this:", "Give me the keywords.", "Say it again:", "Reply:")
+#: Of vectors with a place in time, which every interleaver takes.
 PROJECTORS = ("ConvAdapter", "CTCEmbedding")
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -47,17 +48,22 @@ def rows(tmp_path_factory):
 
 
 def build(sources, rows, projector="ConvAdapter", interleaver=None, llm=True) -> SpeechLLM:
-    encoder = WhisperEncoder(sources[0], max_seconds=MAX_SECONDS)
+    taps = {"layers": "evenly:2"} if projector == "LayerwiseQFormer" else {}
+    encoder = WhisperEncoder(sources[0], max_seconds=MAX_SECONDS, **taps)
     causal = CausalLM(sources[1])
     common = {"frame_rate": encoder.frame_rate, "input_dim": encoder.dim, "output_dim": causal.dim}
-    made = (
-        ConvAdapter(strides=[2, 2], bottleneck_dim=16, **common)
-        if projector == "ConvAdapter"
-        else CTCEmbedding(
+    if projector == "ConvAdapter":
+        made = ConvAdapter(strides=[2, 2], bottleneck_dim=16, **common)
+    elif projector == "CTCEmbedding":
+        made = CTCEmbedding(
             embeddings=sources[1], hidden_dim=16, num_layers=1, num_heads=2, ffn_dim=32,
             strides=[2], dropout=0.0, **common,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    else:
+        made = LayerwiseQFormer(
+            num_queries=16, num_layers=1, num_heads=2, ffn_dim=32, dropout=0.0,
+            input_layers=encoder.num_layers, **common,
+        )  # fmt: skip
     prompt = Prompt("{instruction}\n{audio}")
     model = SpeechLLM(encoder, made, interleaver or SpeechOnly(), causal, prompt)
     torch.manual_seed(0)
@@ -280,11 +286,20 @@ def test_freeze_patterns_keep_parameters(sources, rows, tmp_path):
     ("name", "projector", "share"),
     # A frozen random LLM can be made to agree with its own text branch, and the transcript can be
     # learnt by heart, but not every given text can be drawn from it: measured floor 0.37.
-    [("ce", "ConvAdapter", 0.5), ("kl", "ConvAdapter", 0.2), ("ctc", "CTCEmbedding", 0.2)],
+    [
+        ("ce", "ConvAdapter", 0.5),
+        ("kl", "ConvAdapter", 0.05),
+        ("ctc", "CTCEmbedding", 0.05),
+        ("ce", "LayerwiseQFormer", 0.5),
+        ("kl", "LayerwiseQFormer", 0.05),
+    ],
 )
 def test_each_loss_overfits_four_utterances(sources, rows, tmp_path, name, projector, share):
     model = build(sources, rows, projector)
-    items = examples(model, rows)
+    # One question: the audio alone tells the items apart. To the same vectors whatever the audio,
+    # divergence stays at 0.22 (ConvAdapter) and 0.08 (LayerwiseQFormer) of the first.
+    asked = {"instruction": INSTRUCTIONS[2]}
+    items = [replace(item, fields=asked) for item in examples(model, rows)]
     log = train(model, items, tmp_path, {name: LOSSES[name]()}, steps=120, lr=5e-3)
     assert log[-1][name] < share * log[0][name]
 

@@ -326,6 +326,19 @@ def test_a_warm_start_writes_the_attributes_without_the_llm(there, recipe, monke
     options.stage, options.stop_stage = "teach", "train"
     (context,) = run(options)
     assert built and (context.exp / "train" / "best").exists()
+    # They are still these when the model leaves: what is loaded gives the trained one's vectors.
+    options.stage = options.stop_stage = "export"
+    run(options)
+    exported = SpeechLLM.from_pretrained(context.exp / "export").model
+    trained = context.build_model()
+    context.load_trained(trained)
+    for name in ("frame_mean", "frame_scale"):
+        assert torch.equal(getattr(exported.projector, name), tensors[f"projector.{name}"])
+    clip = cache.get(rows[0].audio_key())[None].float()
+    lengths = torch.tensor([clip.shape[2]])
+    with torch.no_grad():
+        vectors = [model.projector(clip, lengths).vectors for model in (exported, trained)]
+    assert torch.equal(*vectors)
 
 
 def test_what_annotators_may_have_found_out_is_an_input_of_the_warm_start(there, recipe):

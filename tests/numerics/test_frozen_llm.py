@@ -72,6 +72,7 @@ def trained(tmp_path_factory):
     shape = {
         "input_dim": encoder.dim, "output_dim": llm.dim, "input_layers": encoder.num_layers,
         "frame_rate": encoder.frame_rate, "num_queries": 4, "num_heads": 2, "ffn_dim": 32,
+        "standardise": True,
     }  # fmt: skip
     said = {"transcript": "text", "missing": "empty"}
     model = SpeechLLM(
@@ -81,10 +82,6 @@ def trained(tmp_path_factory):
     for block in (model.projector, encoder, llm):
         block.materialise().requires_grad_(False)
     model.eval()
-    before = {
-        "llm": digest(llm), "encoder": digest(encoder), "projector": digest(model.projector),
-        "text": text_behaviour(model),
-    }  # fmt: skip
     examples = []
     for row, word in zip(spoken_rows(root / "tones", 4, "u", seed=3), WORDS, strict=False):
         ids = llm.tokenizer(f"{row.text} {word}", add_special_tokens=False)["input_ids"]
@@ -97,6 +94,15 @@ def trained(tmp_path_factory):
         optimizer_steps=STEPS, batch_items=4, lr=1e-2, warmup_steps=2,
     )  # fmt: skip
     collator = Collator(model.prompt, model.interleaver, llm.tokenizer)
+    # As the pipeline does before the first phase.
+    with torch.no_grad():
+        heard = model.encode(collator(examples)[0])
+    clips = zip(heard.frames, heard.lengths, strict=True)
+    model.projector.fit_frames(frames[:, : int(n)] for frames, n in clips)
+    before = {
+        "llm": digest(llm), "encoder": digest(encoder), "projector": digest(model.projector),
+        "text": text_behaviour(model),
+    }  # fmt: skip
     SpeechLLMBrain(
         model, phase, {"a": examples}, {}, collator, root / "run", seed=0, log_every=1,
         progress_bar=False,
@@ -113,11 +119,11 @@ def trained(tmp_path_factory):
         "llm": {"class": "toolkit.llms.CausalLM", "arguments": {"source": llama}},
         "prompt": {"class": "toolkit.llms.Prompt", "arguments": {"user": USER}},
     }  # fmt: skip
-    return model.eval(), before, root, specs
+    return model.eval(), before, root, specs, collator(examples)[0]
 
 
 def test_training_moved_the_projector_and_nothing_else(trained) -> None:
-    model, before, root, _ = trained
+    model, before, root, *_ = trained
     log = read_lines(root / "run" / "train_log.jsonl")
     assert log[-1]["losses"]["response"] < log[0]["losses"]["response"]
     assert digest(model.projector) != before["projector"]
@@ -133,9 +139,25 @@ def test_the_llm_reads_text_as_before(trained) -> None:
 
 
 def test_an_export_has_the_published_llm(trained) -> None:
-    model, before, root, specs = trained
+    model, before, root, specs, _ = trained
     loaded = Loaded.from_pretrained(export(model, specs, {}, root / "export"))
     assert digest(loaded.model.llm) == before["llm"] and not loaded.trained_llm
     assert digest(loaded.model.projector) == digest(model.projector)
     logits, answers = text_behaviour(loaded.model)
     assert torch.equal(logits, before["text"][0]) and answers == before["text"][1]
+
+
+@torch.no_grad()
+def test_an_export_gives_the_trained_models_vectors(trained) -> None:
+    """Also where the projector stands on statistics of the frames: they travel with it."""
+    model, _, root, specs, batch = trained
+    loaded = Loaded.from_pretrained(export(model, specs, {}, root / "vectors")).model
+    vectors, exported = (m.project(m.encode(batch)).vectors for m in (model, loaded))
+    assert torch.equal(exported, vectors) and len(vectors.unique(dim=0)) == len(vectors)
+    # The projector as its constructor leaves it has seen no frames.
+    fresh = LayerwiseQFormer(**specs["projector"]["arguments"]).materialise()
+    assert torch.equal(fresh.frame_scale, torch.ones_like(fresh.frame_scale))
+    for statistic in ("frame_mean", "frame_scale"):
+        own = getattr(loaded.projector, statistic)
+        assert torch.equal(own, getattr(model.projector, statistic))
+        assert not torch.equal(own, getattr(fresh, statistic))

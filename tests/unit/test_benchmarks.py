@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from tests.decoded_items import PLAN, decoded, wav
+from tests.public_benchmarks import write_air, write_ifeval, write_superb
 from toolkit.data.rows import Row
 from toolkit.evaluation import DecodePlan, ScorePlan
 from toolkit.evaluation.benchmarks import (
@@ -30,22 +31,7 @@ from toolkit.teachers import Endpoint, EndpointError
 
 @pytest.fixture
 def superb(tmp_path):
-    folder = tmp_path / "EmotionRecognition_Made" / "test"
-    labels = ["happy", "sad", "happy", "angry"]
-    entries = {
-        f"{i}.wav": {"instruction": "Which emotion? happy, sad or angry.", "label": label}
-        for i, label in enumerate(labels)
-    }
-    folder.mkdir(parents=True)
-    (folder / "metadata.json").write_text(json.dumps(entries))
-    other = tmp_path / "SpokenTerm_Made" / "test"
-    other.mkdir(parents=True)
-    (other / "metadata.json").write_text(
-        json.dumps({"a.wav": {"instruction": "Is it said?", "label": "yes", "text": "river"}})
-    )
-    for path in [*(folder / f"{i}.wav" for i in range(4)), other / "a.wav"]:
-        wav(path)
-    return tmp_path
+    return write_superb(tmp_path)
 
 
 def test_label_rules():
@@ -154,34 +140,7 @@ def test_a_recipe_may_say_what_the_text_llm_reads(superb):
 
 @pytest.fixture
 def ifeval(tmp_path):
-    seed = "[00:00:00 - 00:00:02] Hi there.(Gender: Male, Emotion: sad)"
-    closed = {
-        "audio_filepath": "Gender_recognition/a.wav", "seed_transcript": seed,
-        "instruction": "Tell the gender.\nAnswer in capitals.", "dataset": "Gender_recognition",
-        "metric": "accuracy", "instruction_id_list": ["change_case:english_capital"],
-        "kwargs": [{}], "label": "male",
-    }  # fmt: skip
-    asr = {**closed, "metric": "wer", "label": "HI THERE", "dataset": "ASR"}
-    creative = {
-        **closed, "metric": "open", "instruction": "2 bullet points",
-        "instruction_id_list": ["detectable_format:number_bullet_lists"],
-        "kwargs": [{"num_bullets": 2}],
-    }  # fmt: skip
-    thought = {
-        "audio_filepath": "Gender_recognition/a.wav", "seed_transcript": seed,
-        "instruction": "Step by step.", "dataset": "Gender_recognition", "metric": "cot",
-    }  # fmt: skip
-    files = {
-        "closed_ended_questions": [{"id": 0, **closed}, {"id": 1, **asr}],
-        "creative_writing": [{"id": i, **creative} for i in range(2, 6)],
-        "chain-of-thought": [thought, thought],
-    }
-    data = tmp_path / "eval_data"
-    data.mkdir()
-    for name, entries in files.items():
-        (data / f"{name}.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
-    wav(tmp_path / "audios" / "Gender_recognition" / "a.wav")
-    return tmp_path
+    return write_ifeval(tmp_path)
 
 
 def test_if_rate_and_forgetting_by_hand(ifeval):
@@ -256,17 +215,7 @@ def test_bad_entries_name_file_and_line(ifeval):
 
 @pytest.fixture
 def air(tmp_path):
-    entries = [
-        {
-            "path": f"{i}.wav", "question": f"Q{i}?", "answer_gt": f"R{i}.",
-            "meta_info": "Gender: male", "task_name": task, "dataset_name": "made", "uniq_id": i,
-        }
-        for i, task in enumerate(["speech_QA", "speech_dialogue_QA", "music_QA"])
-    ]  # fmt: skip
-    (tmp_path / "Chat_meta.json").write_text(json.dumps(entries))
-    for entry in entries:
-        wav(tmp_path / f"{entry['task_name']}_made" / entry["path"])
-    return tmp_path
+    return write_air(tmp_path)
 
 
 def test_chat_swaps_places(air):

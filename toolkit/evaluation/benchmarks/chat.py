@@ -148,7 +148,9 @@ class Chat(Benchmark):
     def read(self) -> list[BenchmarkItem]:
         file = Path(self.path) / "Chat_meta.json"
         if not file.exists():
-            raise BenchmarkError(file, "", "no such file; give the folder as released")
+            raise BenchmarkError(
+                file, "", "no such file; give the folder that holds it, as released"
+            )
         try:
             entries = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:

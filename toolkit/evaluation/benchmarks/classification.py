@@ -143,9 +143,19 @@ class Classification(Benchmark):
         files = sorted(root.glob(f"*/{self.split}/metadata.json"))
         names = [file.parts[-3] for file in files]
         missing = sorted(set(self.tasks or ()) - set(names))
-        if missing or not files:
+        if not files:
             raise BenchmarkError(
-                root, "", f"no <task>/{self.split}/metadata.json for {missing or 'any task'}"
+                root,
+                "",
+                f"holds no <task>/{self.split}/metadata.json; give the folder that holds the "
+                "folders of the tasks, as released",
+            )
+        if missing:
+            raise BenchmarkError(
+                root,
+                "",
+                f"no <task>/{self.split}/metadata.json for {', '.join(missing)}; there are "
+                f"{', '.join(names)}",
             )
         items = []
         for name, file in zip(names, files, strict=True):
@@ -169,7 +179,7 @@ class Classification(Benchmark):
                 raise BenchmarkError(file, name, f"expected an object, got {entry!r}")
             if entry.get("file2"):
                 raise BenchmarkError(
-                    file, name, "asks about two files (file2): leave this task out of `tasks`"
+                    file, name, "asks about two files (file2): list `tasks` without this one"
                 )
             instruction = text_field(entry, "instruction", file, name)
             if self.transcript_text and entry.get("text"):

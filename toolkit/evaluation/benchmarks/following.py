@@ -96,7 +96,13 @@ class InstructionFollowing(Benchmark):
             elif self.parts:
                 raise BenchmarkError(paths[0], "", f"no such file; part {part!r} was asked for")
         if not items:
-            raise BenchmarkError(root / "eval_data", "", f"holds none of {FILES[CLOSED]} ...")
+            known = ", ".join(names[0] for names in FILES.values())
+            raise BenchmarkError(
+                root / "eval_data",
+                "",
+                f"holds no questions ({known}); give the folder that holds eval_data and audios, "
+                "as released",
+            )
         return items
 
     @staticmethod

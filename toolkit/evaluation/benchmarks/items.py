@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.audio import audio_info
+from toolkit.data.audio import AudioError, audio_info
 from toolkit.data.rows import Row
 from toolkit.evaluation.plans import DecodeItem
 
@@ -140,7 +140,7 @@ def rows_of(items: list[BenchmarkItem], known: Mapping[str, Row]) -> dict[str, R
     Raises
     ------
     toolkit.data.audio.AudioError
-        If a file is missing or unreadable: a benchmark is never scored in part.
+        If a file is missing or unreadable, naming it: a benchmark is never scored in part.
     """
     rows: dict[str, Row] = {}
     for item in items:
@@ -148,12 +148,20 @@ def rows_of(items: list[BenchmarkItem], known: Mapping[str, Row]) -> dict[str, R
             continue
         row = known.get(os.path.abspath(item.audio))
         if row is None:
+            try:
+                seconds = audio_info(item.audio).duration
+            except AudioError as error:
+                detail = (
+                    f"question {item.id!r} is about it; the benchmark's audio has to be whole and "
+                    "lie where its release has it"
+                )
+                raise AudioError(item.audio, error.reason, detail) from error
             # Files in different folders may share a name.
             digest = hashlib.sha256(item.audio.encode()).hexdigest()[:8]
             row = Row(
                 id=f"{Path(item.audio).stem}-{digest}",
                 audio=item.audio,
-                duration=round(audio_info(item.audio).duration, 4),
+                duration=round(seconds, 4),
                 text="",
                 language="en",
                 speaker="unknown",

@@ -68,6 +68,9 @@ def test_truncated_answers_are_dropped_and_counted_and_style_is_kept() -> None:
     ("language", "answer"),
     [
         ("Spanish", '"Today is a good day" can be translated as "Hoy es un buen día".'),
+        # Of prompts of a word or two.
+        ("Spanish", "Añadido."),
+        ("Spanish", "noviembre"),
         ("French", "Veuillez laisser votre message."),
         ("Italian", "Lasciate il messaggio."),
         ("German", "Bitte hinterlassen Sie eine Nachricht."),
@@ -80,7 +83,7 @@ def test_a_translation_is_told_by_its_words(language: str, answer: str) -> None:
         "Please leave a message for us, as we come to the office. In the German den, per Los "
         "Angeles, my son has a pour over on the way. No, he is not; so do an old con or me."
     )
-    assert not is_in(language)(english, "")
+    assert not is_in(language)(english, "") and not is_in(language)("Added.", "")
     assert set(LANGUAGES) >= {language}
 
 

@@ -16,9 +16,10 @@ from toolkit.teachers import checks
 from toolkit.teachers.gold_tasks import NAMES
 from toolkit.teachers.pool import InstructionPool, Task
 from toolkit.teachers.tasks import CONTENT_TASKS
-from toolkit.text import chrf
+from toolkit.text import chrf, language_of
 
-#: Frequent words that show a language and are no English words; Chinese shows by its characters.
+#: Frequent words that show a language and are no English words, even in the midst of English;
+#: Chinese shows by its characters.
 FUNCTION_WORDS = {
     "Spanish": frozenset(
         "el una unos unas de del al que y en por para se su es está lo le más pero como este esta "
@@ -60,6 +61,8 @@ def is_in(language: str) -> Callable[[str, str], bool]:
     ------
     ValueError
         For another language.
+    ModuleNotFoundError
+        When the check comes to short answers without the extra ``translation``.
 
     Example
     -------
@@ -76,7 +79,10 @@ def is_in(language: str) -> Callable[[str, str], bool]:
     def check(answer: str, transcript: str) -> bool:
         if language == "Chinese":
             return bool(_CHINESE.search(answer))
-        return bool(FUNCTION_WORDS[language].intersection(checks.words(answer)))
+        if FUNCTION_WORDS[language].intersection(checks.words(answer)):
+            return True
+        # A prompt of a word or two ("Añadido.") has none of them.
+        return language_of(answer, {"en", _CODES[language]}) == _CODES[language]
 
     return check
 

@@ -221,6 +221,24 @@ def test_metric_table_names_signature_and_direction(scored):
     assert f"{value + 0.1:.3f} ± 0.141" in line and "[" not in line
 
 
+def test_a_metric_that_not_all_seeds_have_is_shown_over_those_that_do(scored):
+    """A recipe may list a metric, or a task's first one, between two seeds."""
+    later = copy.deepcopy(scored)
+    for entry in scored.values():
+        del entry["metrics"]["en_es"]["BLEU"]
+    runs = [{"seed": i, "sets": {"recorded": own}} for i, own in enumerate([scored, later])]
+    # One seed has no spread; the paired tests are the first seed's, which has none of this metric.
+    for order, p in ((runs, False), (runs[::-1], True)):
+        lines = metric_tables(order, "recorded")
+        assert sum("BLEU ↑" in line for line in lines) == 1
+        (line,) = [x for x in lines if "blanked" in x]
+        bleu = next(cell for cell in line.split("|") if "[" in cell)
+        assert "±" not in bleu and ("p " in bleu) == p and line.count("±") == 1
+    for entry in scored.values():
+        entry["metrics"].clear()
+    assert metric_tables(runs, "recorded")[0] == "### en_es (2 items)"
+
+
 def test_questions_on_one_recording_are_resampled_together():
     """Two questions on each of eight clips, all right or all wrong of one clip."""
     task = Task("where", ("Where?",), lambda answer, transcript: True, target="answer")

@@ -144,8 +144,9 @@ def metric_tables(runs: Sequence[Mapping], name: str) -> list[str]:
     Parameters
     ----------
     runs : sequence of dict
-        Contents of ``scores.json``, one per seed: one run shows bootstrap intervals, several show
-        the mean and standard deviation over seeds, and the first one's paired tests.
+        Contents of ``scores.json``, one per seed: a metric that one run has shows its bootstrap
+        interval, one of several the mean and standard deviation over these, and the first run's
+        paired tests.
     name : str
         Test set.
 
@@ -155,43 +156,49 @@ def metric_tables(runs: Sequence[Mapping], name: str) -> list[str]:
         Markdown lines; none where no metric is listed.
     """
     scores = runs[0]
-    sets = scores["sets"][name]
     resamples = scores.get("bootstrap", _RESAMPLES)
-    tasks = dict.fromkeys(task for entry in sets.values() for task in entry.get("metrics", {}))
     lines: list[str] = []
-    for task in tasks:
-        own = {kind: e["metrics"][task] for kind, e in sets.items() if task in e["metrics"]}
-        labels = dict.fromkeys(label for metrics in own.values() for label in metrics)
-        first = next(iter(own.values()))
-        n = next(iter(first.values()))["n"]
-        arrows = {label: "↑" if first[label]["higher_is_better"] else "↓" for label in labels}
-        head = " | ".join(f"{label} {arrows[label]}" for label in labels)
+    for task, inputs in _listed(runs, name).items():
+        heads = {label: own[0] for metrics in inputs.values() for label, own in metrics.items()}
+        n = next(iter(heads.values()))["n"]
+        arrows = {label: "↑" if e["higher_is_better"] else "↓" for label, e in heads.items()}
+        head = " | ".join(f"{label} {arrow}" for label, arrow in arrows.items())
         lines += [f"### {task} ({n} items)", "", f"| in the audio slot | {head} |"]
-        lines.append("|---|" + "---|" * len(labels))
-        for kind, metrics in own.items():
+        lines.append("|---|" + "---|" * len(heads))
+        for kind, metrics in inputs.items():
+            tested = scores["sets"][name].get(kind, {}).get("metrics", {}).get(task, {})
             cells = []
-            for label in labels:
-                entry = metrics[label]
-                digits = 1 if entry["scale"] > 1 else 3
-                text = with_interval(entry, digits)
-                if len(runs) > 1:
-                    text = over_seeds(_values(runs, name, kind, task, label), digits)
-                against = entry.get("against_speech")
+            for label, shown in heads.items():
+                if label not in metrics:
+                    cells.append("-")
+                    continue
+                digits = 1 if shown["scale"] > 1 else 3
+                values = [entry["value"] for entry in metrics[label]]
+                text = with_interval(metrics[label][0], digits)
+                if len(values) > 1:
+                    text = over_seeds(values, digits)
+                against = tested.get(label, {}).get("against_speech")
                 cells.append(text + (f", p {_p(against['p'], resamples)}" if against else ""))
             lines.append(f"| {LABELS.get(kind, kind)} | " + " | ".join(cells) + " |")
-        signatures = [f"{k}: `{e['signature']}`" for k, e in first.items() if e["signature"]]
+        signatures = [f"{k}: `{e['signature']}`" for k, e in heads.items() if e["signature"]]
         of = f" (seed {scores['seed']})" if len(runs) > 1 else ""
         lines += ["", f"p: paired bootstrap against speech{of}. " + "; ".join(signatures), ""]
     return lines
 
 
-def _values(runs: Sequence[Mapping], name: str, kind: str, task: str, label: str) -> list[float]:
-    """A task's metric in the runs that have it: a recipe may have listed it between two seeds."""
-    found = (
-        run["sets"].get(name, {}).get(kind, {}).get("metrics", {}).get(task, {}).get(label)
-        for run in runs
-    )
-    return [entry["value"] for entry in found if entry is not None]
+def _listed(runs: Sequence[Mapping], name: str) -> dict[str, dict[str, dict[str, list[Mapping]]]]:
+    """Task -> input -> metric -> its entry in each run that has one.
+
+    A recipe may have listed a metric between two seeds: not all runs have it, the first or another.
+    """
+    found: dict[str, dict[str, dict[str, list[Mapping]]]] = {}
+    for run in runs:
+        for kind, scored in run["sets"].get(name, {}).items():
+            for task, metrics in scored.get("metrics", {}).items():
+                own = found.setdefault(task, {}).setdefault(kind, {})
+                for label, entry in metrics.items():
+                    own.setdefault(label, []).append(entry)
+    return found
 
 
 def generalisation_table(scores: Mapping[str, Mapping]) -> list[str]:

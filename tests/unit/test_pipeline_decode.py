@@ -18,9 +18,11 @@ from toolkit.interleavers import SpeechOnly
 from toolkit.llms import CausalLM, Prompt
 from toolkit.models import SpeechLLM
 from toolkit.pipeline.benchmarks import whole_files
+from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.marks import Marks
 from toolkit.pipeline.stages.decode import SETTINGS, _drop_other_weights, _pretrained
 from toolkit.pipeline.stages.report import render
-from toolkit.pipeline.training import check_start, run_phase, start_folder
+from toolkit.pipeline.training import check_start, run_phase, start_folder, trained_tasks
 from toolkit.projectors import WindowQFormer
 from toolkit.training import whole_llm_tensors
 from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_best
@@ -104,6 +106,24 @@ def test_the_main_phase_may_start_from_another_run(model, tmp_path):
     # Without the key it is the run's own first phase, which a recipe need not have.
     own = run_of(tmp_path / "own")
     assert start_folder(own) == tmp_path / "own" / "pretrain" and check_start(own) is None
+
+
+def test_tasks_are_held_out_only_from_a_training_that_was(tmp_path):
+    """Systems can be scored before a run is trained: its pool says then what it will train."""
+    tree = {"phases.train": {"lr": 0.1}}
+    config = SimpleNamespace(select=tree.get)
+    context = RunContext(config=config, recipe=tmp_path, work=tmp_path, exp=tmp_path / "exp")
+    assert trained_tasks(context) is None
+    # With the first phase's weights alone, these are decoded, and have seen no task.
+    save_best(context.phase_folder("pretrain"), {"projector.a": torch.zeros(2)})
+    assert trained_tasks(context) == []
+    save_best(context.phase_folder("train"), {"projector.a": torch.zeros(2)})
+    assert trained_tasks(context) is None
+    for facts, tasks in (({}, None), ({"tasks": ["title"]}, ["title"])):
+        Marks(context.exp).finish("train", {}, {}, facts, seconds=1.0)
+        assert trained_tasks(context) == tasks
+    tree["phases.train"] = "off"
+    assert trained_tasks(context) == []
 
 
 def test_answers_of_other_settings_or_weights_are_dropped(tmp_path):

@@ -247,6 +247,11 @@ class RunContext:
         """Folder of a training phase."""
         return self.exp / name
 
+    def trained_phase(self) -> str | None:
+        """The phase whose weights are decoded: the last one that has any; None before that."""
+        phases = ("train", "pretrain")
+        return next((p for p in phases if (self.phase_folder(p) / "best").exists()), None)
+
     def load_trained(self, model: SpeechLLM) -> str:
         """Load the best weights of the last phase that ran.
 
@@ -267,9 +272,8 @@ class RunContext:
         """
         from toolkit.training import load_best
 
-        for phase in ("train", "pretrain"):
-            folder = self.phase_folder(phase)
-            if (folder / "best").exists():
-                load_best(folder, model)
-                return phase
-        raise FileNotFoundError(f"{self.exp}: no trained phase here; run stages 6 and 7 first")
+        phase = self.trained_phase()
+        if phase is None:
+            raise FileNotFoundError(f"{self.exp}: no trained phase here; run stages 6 and 7 first")
+        load_best(self.phase_folder(phase), model)
+        return phase

@@ -278,12 +278,14 @@ def trained_tasks(context: RunContext) -> list[str] | None:
     Returns
     -------
     list of str or None
-        Empty where no main phase was trained; None where a version did that did not note them.
+        Empty where the recipe has no main phase, or the first one's weights are decoded. None where
+        nothing was trained yet, or a version did it that did not note the tasks: the pool's own
+        declaration is all that is known.
     """
-    mark = Marks(context.exp).read("train")
-    if BY_NAME["train"].is_off(context.config) or mark is None:
+    if BY_NAME["train"].is_off(context.config) or context.trained_phase() == "pretrain":
         return []
-    return mark["facts"].get("tasks")
+    mark = Marks(context.exp).read("train")
+    return None if mark is None else mark["facts"].get("tasks")
 
 
 @torch.no_grad()

@@ -193,6 +193,29 @@ def test_generation_stops_at_every_eos_id(llm):
     assert llm.generate(assembled, max_new_tokens=8)[0] == answer[:stop]
 
 
+def test_generation_stops_behind_a_stop_string(llm, monkeypatch):
+    """Each row at its own place, as transformers' own loop has it; the others go on."""
+    assembled = assemble(
+        [[Text((i, i + 1))] for i in range(10, 40)], [[]] * 30, llm.embed, padding_side="left"
+    )
+    free = llm.generate(assembled, max_new_tokens=8)
+    texts = [[llm.tokenizer.decode(ids[: k + 1]) for k in range(len(ids))] for ids in free]
+    # Something that a few rows say, somewhere in the middle, in letters.
+    words = {text[-1] for said in texts for text in said[2:6] if text[-1:].isalpha()}
+    stop = min(w for w in words if w.isascii())
+
+    def end(said):
+        return next((k + 1 for k, text in enumerate(said) if stop in text), len(said))
+
+    expected = [ids[: end(said)] for ids, said in zip(free, texts, strict=True)]
+    assert 0 < sum(a != b for a, b in zip(expected, free, strict=True)) < len(free)
+    assert llm.generate(assembled, max_new_tokens=8, stop_strings=[stop]) == expected
+    monkeypatch.setattr("toolkit.llms.generation.plain_attention", lambda config: False)
+    theirs = llm.generate(assembled, max_new_tokens=8, stop_strings=[stop])
+    # A row that has ended goes on there as padding, until the last one ends.
+    assert [a[: len(b)] for a, b in zip(theirs, expected, strict=True)] == expected
+
+
 def test_sampling_is_seeded_and_leaves_the_global_state(llm):
     assembled = assemble([[Text((10, 11))]], [[]], llm.embed, padding_side="left")
     torch.manual_seed(5)

@@ -302,6 +302,37 @@ def test_teacher_reads_the_description_where_the_student_hears(llms, tmp_path) -
     assert len(store.answers) == 4
 
 
+def test_answers_end_before_a_stop_string(llms, tmp_path, monkeypatch) -> None:
+    """What the LLM says up to it, with an end of its turn; such answers are kept, not truncated."""
+    llm, prompt = llms[1], Prompt("{audio}\n{instruction}")
+    monkeypatch.setattr(llm, "eos_ids", (0,))  # one that it never gets to
+    rows = [row("u0", "press one", gender="male"), row("u1", "press two", gender="male")]
+    store = AnswerStore(tmp_path / "answers.jsonl")
+
+    def said(stop_strings):
+        teacher = DescriptionTeacher(
+            [], describe=SeedTranscript(["gender"]), max_new_tokens=12, stop_strings=stop_strings
+        )
+        return teacher.write(teacher.plan(rows), llm, prompt, store)
+
+    free = said([])
+    assert {answer["finish"] for answer in free} == {"length"}
+    whole = free[0]["response"]
+    stop = next(c for c in whole[3:] if c.isalpha() and c not in whole[:3])
+    found = said([stop])
+    assert len(store.answers) == 4  # another question than without it
+    assert found[0]["response"] == whole.partition(stop)[0].strip()
+    assert found[0]["finish"] == "stop"
+    ids = llm.tokenizer(found[0]["response"], add_special_tokens=False)["input_ids"]
+    assert found[0]["response_ids"] == [*ids, *prompt.end_ids(llm.tokenizer)]
+
+
+@pytest.mark.parametrize("wrong", ["\n\n", ["a", ""]])
+def test_stop_strings_are_a_list_of_texts(wrong) -> None:
+    with pytest.raises(ValueError, match="stop_strings.*write a list"):
+        DescriptionTeacher([], stop_strings=wrong)
+
+
 def test_targets_carry_what_the_teacher_read_to_the_text_branch(llms, tmp_path) -> None:
     one = row(gender="female")
     write_manifest(tmp_path / "train.jsonl", [one])

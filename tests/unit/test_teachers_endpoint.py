@@ -122,6 +122,9 @@ def test_teacher_behind_an_endpoint(server, tmp_path):
         assert answer["response_ids"] == [*ids, *prompt.end_ids(llm.tokenizer)]
     teacher.write(items, llm, prompt, store)
     assert len(server.requests) == 6  # nothing is asked twice
+    teacher.stop_strings = ("\n\n",)
+    teacher.write(items[:1], llm, prompt, store)
+    assert server.requests[-1]["stop"] == ["\n\n"] and "stop" not in server.requests[0]
 
 
 def test_judge_behind_an_endpoint(server, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -289,8 +289,9 @@ class CausalLM(Component):
         temperature: float = 1.0,
         top_p: float = 1.0,
         seed: int = 0,
+        stop_strings: Sequence[str] = (),
     ) -> list[list[int]]:
-        """Continue each row until a token of ``eos_ids``.
+        """Continue each row until a token of ``eos_ids``, or the end of a stop string.
 
         The ids that all rows start with run once, and a row that has ended costs nothing more. The
         checkpoint's own generation defaults (repetition penalty, top-k ...) are not applied. Models
@@ -308,11 +309,14 @@ class CausalLM(Component):
             For sampling.
         seed : int
             Of this call's draws; the global random state is left as it was.
+        stop_strings : sequence of str
+            A row ends behind the first of these as well.
 
         Returns
         -------
         list of list of int
-            Without the stop token; a row of ``max_new_tokens`` ids did not end by itself.
+            Without the stop token, but with the tokens of a stop string; a row of
+            ``max_new_tokens`` ids that ends in none of these did not end by itself.
 
         Raises
         ------
@@ -328,9 +332,11 @@ class CausalLM(Component):
             with generation.seeded(seed if do_sample else None, assembled.inputs_embeds.device):
                 if generation.plain_attention(self.config):
                     reading = generation.read(self, assembled)
-                    return generation.continue_rows(self, reading, max_new_tokens, sampling)
+                    return generation.continue_rows(
+                        self, reading, max_new_tokens, sampling, stop_strings
+                    )
                 return generation.continue_by_transformers(
-                    self, assembled, max_new_tokens, sampling
+                    self, assembled, max_new_tokens, sampling, stop_strings
                 )
         finally:
             self.train(was_training)

@@ -145,6 +145,7 @@ def continue_rows(
     reading: Reading,
     max_new_tokens: int,
     sampling: Mapping[str, float] | None = None,
+    stop_strings: Sequence[str] = (),
 ) -> list[list[int]]:
     """Continue prompts token by token.
 
@@ -156,28 +157,42 @@ def continue_rows(
     max_new_tokens : int
     sampling : mapping, optional
         ``temperature`` and ``top_p``; None takes the likeliest token.
+    stop_strings : sequence of str
+        A row ends behind the first of these as well.
 
     Returns
     -------
     list of list of int
-        Without the stop token.
+        Without the stop token; with the tokens of a stop string.
     """
     cache, mask = reading.copy_of_cache(), reading.mask
     states, position = reading.states, reading.position
     going = torch.arange(len(mask), device=mask.device)
     stops = torch.tensor(llm.eos_ids, device=mask.device)
     choose = _chooser(sampling)
+    said = going.new_empty(len(mask), 0)
+    ended = None
+    if stop_strings:
+        from transformers import StopStringCriteria
+
+        ended = StopStringCriteria(tokenizer=llm.tokenizer, stop_strings=list(stop_strings))
     answers: list[list[int]] = [[] for _ in range(len(mask))]
     for step in range(max_new_tokens):
         tokens = choose(llm.logits(states))
-        kept = (~torch.isin(tokens, stops)).nonzero()[:, 0]
-        if len(kept) < len(going):
+        said = torch.cat([said, tokens[:, None]], dim=1)
+        over = torch.isin(tokens, stops)
+        for row, token, stopped in zip(going.tolist(), tokens.tolist(), over.tolist(), strict=True):
+            if not stopped:
+                answers[row].append(token)
+        if ended is not None:
+            over |= ended(said, None)
+        if over.any():
+            kept = (~over).nonzero()[:, 0]
             if not len(kept):
                 break
             cache.batch_select_indices(kept)
             going, tokens, mask, position = going[kept], tokens[kept], mask[kept], position[kept]
-        for row, token in zip(going.tolist(), tokens.tolist(), strict=True):
-            answers[row].append(token)
+            said = said[kept]
         if step == max_new_tokens - 1:
             break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -239,12 +254,13 @@ def continue_by_transformers(
     assembled: Assembled,
     max_new_tokens: int,
     sampling: Mapping[str, float] | None = None,
+    stop_strings: Sequence[str] = (),
 ) -> list[list[int]]:
     """Continue rows by transformers' own loop, which knows every kind of memory.
 
     Parameters
     ----------
-    llm, max_new_tokens, sampling
+    llm, max_new_tokens, sampling, stop_strings
         As in `continue_rows`.
     assembled : Assembled
         Padded on the left.
@@ -277,8 +293,10 @@ def continue_by_transformers(
             num_beams=1,
             eos_token_id=list(llm.eos_ids),
             pad_token_id=llm.eos_ids[0] if pad is None else pad,
+            stop_strings=list(stop_strings) or None,
             **drawn,
         ),
+        tokenizer=llm.tokenizer if stop_strings else None,
     )
     return [_until(row, llm.eos_ids) for row in out.tolist()]
 

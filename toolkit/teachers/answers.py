@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -69,6 +69,7 @@ def ask(
     batch_size: int = 32,
     progress: bool = True,
     reads: Callable[[Row], str] | None = None,
+    stop_strings: Sequence[str] = (),
 ) -> list[dict]:
     """Let the text LLM answer, skipping what the store already has.
 
@@ -85,6 +86,8 @@ def ask(
         Show a bar with rate and time left.
     reads : callable, optional
         What stands in the slot, by row (`BehaviourTeacher.reads`); the transcript by default.
+    stop_strings : sequence of str
+        An answer ends before the first of these, and counts as ended by the LLM.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def ask(
     rendered = [
         prompt.render(tokenizer, i.fields(), reads(i.row) if reads else i.row.text) for i in items
     ]
-    keys = [answer_key(source, r.ids, max_new_tokens) for r in rendered]
+    keys = [answer_key(source, r.ids, max_new_tokens, stop_strings) for r in rendered]
     todo = [i for i, key in enumerate(keys) if key not in store.answers]
     todo = list({keys[i]: i for i in todo}.values())
     # Short prompts together: less padding, and rows of a batch end at similar times.
@@ -114,15 +117,21 @@ def ask(
         plans = [rendered[i].as_text() for i in chunk]
         with llm.text_mode(), torch.inference_mode():
             inputs = assemble(plans, [[] for _ in plans], llm.embed, llm.generation_padding)
-            generated = llm.generate(inputs, max_new_tokens=max_new_tokens)
+            generated = llm.generate(
+                inputs, max_new_tokens=max_new_tokens, stop_strings=stop_strings
+            )
         answers = []
         for i, ids in zip(chunk, generated, strict=True):
+            said = tokenizer.decode(ids, skip_special_tokens=True)
+            text = before(said, stop_strings).strip()
+            if any(stop in said for stop in stop_strings):
+                ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             finished = len(ids) < max_new_tokens
             answers.append(
                 {
                     "key": keys[i],
                     "response_ids": [*ids, *end],
-                    "response": tokenizer.decode(ids, skip_special_tokens=True).strip(),
+                    "response": text,
                     "finish": "stop" if finished else "length",
                     "prompt": prompt.fingerprint(),
                     "source": source,
@@ -143,6 +152,7 @@ def ask_endpoint(
     max_new_tokens: int = 40,
     progress: bool = True,
     reads: Callable[[Row], str] | None = None,
+    stop_strings: Sequence[str] = (),
 ) -> list[dict]:
     """Let a server answer, skipping what was answered before.
 
@@ -158,7 +168,7 @@ def ask_endpoint(
         Replies go to ``endpoint.jsonl`` beside it.
     max_new_tokens : int
     progress : bool
-    reads : callable, optional
+    reads, stop_strings
         As of `ask`.
 
     Returns
@@ -171,7 +181,9 @@ def ask_endpoint(
     end = prompt.end_ids(llm.tokenizer)
     told = [reads(i.row) if reads else i.row.text for i in items]
     bodies = [
-        endpoint.request(prompt.messages(i.fields(), text), max_new_tokens)
+        endpoint.request(
+            prompt.messages(i.fields(), text), max_new_tokens, stop_strings=stop_strings
+        )
         for i, text in zip(items, told, strict=True)
     ]
     kept = AnswerStore(store.path.with_name("endpoint.jsonl"))
@@ -193,7 +205,23 @@ def ask_endpoint(
     ]
 
 
-def answer_key(source: str, ids: tuple[int, ...], max_new_tokens: int) -> str:
+def before(text: str, stop_strings: Iterable[str]) -> str:
+    """What stands before the first stop string.
+
+    Example
+    -------
+    >>> before("Pitch: low\\n\\nThe value of each", ["\\n\\n"])
+    'Pitch: low'
+    """
+    places = [place for stop in stop_strings if (place := text.find(stop)) >= 0]
+    return text[: min(places)] if places else text
+
+
+def answer_key(
+    source: str, ids: tuple[int, ...], max_new_tokens: int, stop_strings: Sequence[str] = ()
+) -> str:
     """Content key of everything that decides an answer."""
-    text = json.dumps([source, list(ids), max_new_tokens])
+    # Without stop strings the key is that of stores from before there were any.
+    stops = [list(stop_strings)] if stop_strings else []
+    text = json.dumps([source, list(ids), max_new_tokens, *stops])
     return sha256(text.encode()).hexdigest()[:24]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,9 @@ class BehaviourTeacher:
     llm : CausalLM, optional
         Another LLM that writes the targets instead of the backbone, as an ablation: its words are
         then tokenised for the backbone.
+    stop_strings : sequence of str
+        Answers end before the first of these, for LLMs that do not stop by themselves: a blank line
+        (two line breaks) keeps their first paragraph.
     """
 
     def __init__(
@@ -71,7 +74,14 @@ class BehaviourTeacher:
         topline_manifests: list[str] | None = None,
         llm: CausalLM | None = None,
         endpoint: Endpoint | None = None,
+        stop_strings: Sequence[str] = (),
     ) -> None:
+        if isinstance(stop_strings, str) or not all(stop_strings):
+            raise ValueError(
+                f"stop_strings: {stop_strings!r} is no list of texts; "
+                'write a list, such as ["\\n\\n"]'
+            )
+        self.stop_strings = tuple(stop_strings)
         self.manifests = manifests
         self.endpoint = endpoint
         self.topline_manifests = topline_manifests or manifests[-1:]
@@ -130,13 +140,12 @@ class BehaviourTeacher:
         self, items: list[TeachItem], llm: CausalLM, prompt: Prompt, store: AnswerStore
     ) -> list[dict]:
         """The text LLM's answers to what it `reads`, by `ask` or `ask_endpoint`."""
+        how = {"reads": self.reads, "stop_strings": self.stop_strings}
         if self.endpoint is not None:
             return ask_endpoint(
-                items, self.endpoint, llm, prompt, store, self.max_new_tokens, reads=self.reads
+                items, self.endpoint, llm, prompt, store, self.max_new_tokens, **how
             )
-        return ask(
-            items, llm, prompt, store, self.max_new_tokens, self.batch_size, reads=self.reads
-        )
+        return ask(items, llm, prompt, store, self.max_new_tokens, self.batch_size, **how)
 
     def wording_plan(self, rows: list[Row]) -> list[TeachItem]:
         """Repetition in every wording, on the same rows as the topline."""

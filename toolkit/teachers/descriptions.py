@@ -207,7 +207,7 @@ class DescriptionTeacher(BehaviourTeacher):
     ----------
     manifests, per_utterance, task_weights, max_new_tokens, batch_size, topline_items
         See `BehaviourTeacher`.
-    check_answers, seed, llm
+    check_answers, seed, llm, stop_strings
         See `BehaviourTeacher`.
     faithful : sequence of str
         Attributes that a reply has to give the row's own value and no other; replies that do not
@@ -242,6 +242,7 @@ class DescriptionTeacher(BehaviourTeacher):
         seed: int = 0,
         llm: CausalLM | None = None,
         faithful: Sequence[str] = (),
+        stop_strings: Sequence[str] = (),
     ) -> None:
         super().__init__(
             manifests,
@@ -254,6 +255,7 @@ class DescriptionTeacher(BehaviourTeacher):
             check_answers,
             seed,
             llm=llm,
+            stop_strings=stop_strings,
         )
         self.describe = describe or SeedTranscript()
         self.faithful = tuple(faithful)

@@ -177,7 +177,11 @@ class Endpoint:
         raise EndpointError(f"{self.url}{path}: gave up after {attempt} attempts, {problem}")
 
     def request(
-        self, messages: Sequence[Mapping], max_tokens: int, top_logprobs: int = 0
+        self,
+        messages: Sequence[Mapping],
+        max_tokens: int,
+        top_logprobs: int = 0,
+        stop_strings: Sequence[str] = (),
     ) -> dict[str, Any]:
         """The body of a greedy request; the same body is the same question.
 
@@ -187,6 +191,8 @@ class Endpoint:
         max_tokens : int
         top_logprobs : int
             Candidates of the first token to score; 0 for none.
+        stop_strings : sequence of str
+            The reply ends before the first of these.
 
         Returns
         -------
@@ -194,6 +200,7 @@ class Endpoint:
         """
         body = {"model": self.model, "messages": list(messages), "max_tokens": max_tokens}
         body |= {"temperature": 0, "seed": 0}
+        body |= {"stop": list(stop_strings)} if stop_strings else {}
         return body | ({"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {})
 
     def reply(self, body: Mapping, stop: threading.Event | None = None) -> Reply:

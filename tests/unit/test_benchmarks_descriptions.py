@@ -63,15 +63,35 @@ def test_values_that_descriptions_name(answer, expected):
         ("The speaker says old, man: river", "Old man river!", set()),
         # The longest quotation is taken, and each of several.
         ("She says that a man must eat, and a man must eat again.", "A man must eat.", set()),
-        # Parts count from three words on; of a short text all of it.
+        # Parts count from three words on, shorter texts between quotation marks.
         ("He quotes: man and boy they", "We were man and boy, they said.", set()),
         ("A man and a low pitch.", "We were man and boy, they said.", {"male"}),
-        ("Woman! A male voice.", "Woman!", {"male"}),
+        ('"Woman!" A male voice.', "Woman!", {"male"}),
+        ("A male voice says \u201cWoman\u201d.", "Woman!", {"male"}),
+        ("It's a male who says 'hey, woman'.", "Hey woman!", {"male"}),
+        ("A woman speaks.", "Woman!", {"female"}),
+        ('The "voice" woman "speaks".', "Woman!", {"female"}),
         ("A man speaks.", "", {"male"}),
     ],
 )
 def test_what_is_quoted_says_nothing_about_the_voice(answer, spoken, gender):
     assert named_values(answer, {"gender": OPTIONS["gender"]}, spoken=spoken)["gender"] == gender
+
+
+@pytest.mark.parametrize(
+    ("answer", "spoken"),
+    [
+        ("The pitch is low.", "Is."),
+        ("The pitch is low.", "is low"),
+        ("Pitch: low", "Low."),
+        ("A low pitch.", "A low"),
+        ('The pitch is low, the word is "low".', "Low."),
+        # Words that are shared one or two at a time are no quotation either.
+        ("The pitch is low.", "It is low, the pitch of the sea."),
+    ],
+)
+def test_a_short_text_does_not_hide_the_description(answer, spoken):
+    assert named_values(answer, {"pitch": OPTIONS["pitch"]}, spoken=spoken)["pitch"] == {"low"}
 
 
 def test_attributes_of_descriptions_by_hand(tmp_path):

@@ -25,15 +25,17 @@ SYNONYMS = {
         "male": ("man", "men", "masculine", "boy"),
     }
 }
-_TOKEN = re.compile(r"\w+(?:'\w+)*|[.,;:!?()\n]")
+_WORD = re.compile(r"\w+(?:'\w+)*")
+_TOKEN = re.compile(rf"{_WORD.pattern}|[.,;:!?()\n]")
 _BREAKS = frozenset(".,;!?()\n")
 _MARKS = _BREAKS | {":"}
 _COPULAS = frozenset(("is", "was", "are", "were", "seems", "sounds", "remains", ":"))
 _ARTICLES = frozenset(("a", "an", "the", "his", "her", "their", "its", "very", "quite", "and"))
 #: Words between the verb and the value: "is rather on the low side".
 _REACH = 5
-#: Words in a row that make a quotation; fewer where all that was said is shorter.
+#: Words in a row that make a quotation.
 _QUOTED = 3
+_OPENING, _CLOSING = "\"'`\u2018\u201c\u201e\u00ab", "\"'`\u2019\u201c\u201d\u00bb"
 
 Phrases = dict[tuple[str, ...], str]
 
@@ -59,7 +61,8 @@ def named_values(
         Attribute -> names of its aspect; an attribute that is not there goes by its own name.
     spoken : str
         What is said in the clip. Where the answer quotes it, three words or more, it says nothing
-        about the voice: `the speaker says "a man must eat"` gives no gender.
+        about the voice: `the speaker says "a man must eat"` gives no gender. A shorter text counts
+        as quoted where all of it stands between quotation marks.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def named_values(
     >>> named_values("She says: a man must eat.", options, spoken="A man must eat!")["gender"]
     set()
     """
-    tokens = _unquoted(_TOKEN.findall(answer.lower()), _TOKEN.findall(spoken.lower()))
+    tokens = _tokens(answer, spoken)
     nouns: Phrases = {}
     for attribute in options:
         names = aspects.get(attribute, (attribute.replace("_", " "),))
@@ -102,33 +105,19 @@ def named_values(
     return found
 
 
-def _unquoted(tokens: list[str], spoken: Sequence[str]) -> list[str]:
-    """Tokens without the longest quotations of what was said; a full stop stands for each."""
-    said = [token for token in spoken if token not in _MARKS]
+def _tokens(answer: str, spoken: str) -> list[str]:
+    """Tokens of an answer; full stops stand for words that quote what was said."""
+    answer, said = answer.lower(), _WORD.findall(spoken.lower())
+    if 0 < len(said) < _QUOTED:
+        # So few words are also words of a description ("is", "low"): only quotation marks tell.
+        text = r"\W+".join(map(re.escape, said))
+        answer = re.sub(rf"(?<!\w)[{_OPENING}]{text}[^\w\s]*[{_CLOSING}](?!\w)", ". ", answer)
+    tokens = _TOKEN.findall(answer)
     words = [i for i, token in enumerate(tokens) if token not in _MARKS]
-    shortest = min(_QUOTED, len(said))
-    if not shortest:
-        return tokens
-    out, done, k = [], 0, 0
-    while k < len(words):
-        length = max(
-            _shared([tokens[i] for i in words[k:]], said[start:]) for start in range(len(said))
-        )
-        if length < shortest:
-            k += 1
-            continue
-        out += [*tokens[done : words[k]], "."]
-        done = words[k + length - 1] + 1
-        k += length
-    return out + tokens[done:]
-
-
-def _shared(a: Sequence[str], b: Sequence[str]) -> int:
-    """Number of first tokens that are the same."""
-    count = 0
-    while count < min(len(a), len(b)) and a[count] == b[count]:
-        count += 1
-    return count
+    grams = {tuple(said[i : i + _QUOTED]) for i in range(len(said) - _QUOTED + 1)}
+    runs = [words[k : k + _QUOTED] for k in range(len(words) - _QUOTED + 1)]
+    quoted = {i for run in runs if tuple(tokens[i] for i in run) in grams for i in run}
+    return ["." if i in quoted else token for i, token in enumerate(tokens)]
 
 
 def _places(tokens: Sequence[str], phrases: Phrases) -> list[tuple[int, int, str]]:

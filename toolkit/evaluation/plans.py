@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,13 @@ from toolkit.teachers.pool import InstructionPool, Task, is_trained
 if TYPE_CHECKING:
     from toolkit.evaluation.benchmarks.base import Benchmark
 
+#: What every recipe can decode.
+_COMMON = ("speech", "text", "asr", "blank", "shuffled", "untrained")
 #: What can stand in the audio slot. ``text`` is the topline, ``asr`` the cascade, the next three
 #: are controls: silence of the same length, another utterance, the projector before training.
 #: ``pretrained`` is speech through the projector as the first phase left it, ``pads_kept`` through
 #: the trained one with the vectors behind the words that it otherwise drops.
-INPUTS = ("speech", "text", "asr", "blank", "shuffled", "untrained", "pretrained", "pads_kept")
-#: What every recipe can decode.
-_COMMON = INPUTS[:6]
+INPUTS = (*_COMMON, "pretrained", "pads_kept")
 #: Inputs that are the item's own speech through another projector.
 OTHER_PROJECTORS = ("untrained", "pretrained", "pads_kept")
 #: Inputs that the LLM reads as published, without what training did to it.
@@ -69,14 +69,8 @@ class DecodeItem:
         return Example(self.row, self.task, fields, wording=self.wording)
 
 
-def decode_item(
-    task: Task,
-    row: Row,
-    index: int,
-    repeat: bool = False,
-    trained: Collection[str] | None = None,
-) -> DecodeItem:
-    """The question of one wording about one row.
+def decode_item(task: Task, row: Row, index: int, repeat: bool = False) -> DecodeItem:
+    """The question of one wording about one row, seen or not as the pool declares the task.
 
     Parameters
     ----------
@@ -85,21 +79,18 @@ def decode_item(
     index : int
         Of the wording.
     repeat : bool
-    trained : collection of str, optional
-        Tasks that training had; those that it may have by default.
 
     Returns
     -------
     DecodeItem
     """
-    seen = task.seen if trained is None else is_trained(task.name, trained)
     return DecodeItem(
         row=row,
         task=task.name,
         wording=f"{task.name}/{index}",
         instruction=task.instruct(index, row),
-        seen_task=seen,
-        seen_wording=seen and index in task.wording_ids(held_out=False),
+        seen_task=task.seen,
+        seen_wording=task.seen and index in task.wording_ids(held_out=False),
         repeat=repeat,
         references=task.references(row),
         language=task.language,
@@ -233,8 +224,15 @@ class DecodePlan:
         -------
         list of DecodeRun
         """
-        items = partial(self.items, repeat_wording=repeat_wording, trained=trained)
-        grid_of = partial(self.grid_of, trained=trained)
+
+        def asked(items: Callable[[list[Row]], list[DecodeItem]]):
+            """The items as training has seen them."""
+            if trained is None:
+                return items
+            return lambda rows: [self._seen_by(item, trained) for item in items(rows)]
+
+        items = asked(partial(self.items, repeat_wording=repeat_wording))
+        grid_of = asked(self.grid_of)
         sets = [DecodeRun(name, m, self.inputs, items) for name, m in self.sets.items()]
         grids = [
             DecodeRun(f"{name}_grid", self.sets[name], self.grid_inputs, grid_of)
@@ -242,14 +240,19 @@ class DecodePlan:
         ]
         return sets + grids
 
-    def grid_of(self, rows: list[Row], trained: Collection[str] | None = None) -> list[DecodeItem]:
+    def _seen_by(self, item: DecodeItem, trained: Collection[str]) -> DecodeItem:
+        """The item as a training on some tasks has seen it, whatever the pool declares."""
+        task = is_trained(item.task, trained)
+        first_half = self.pool[item.task].wording_ids(held_out=False)
+        wording = task and int(item.wording.rsplit("/", 1)[1]) in first_half
+        return replace(item, seen_task=task, seen_wording=wording)
+
+    def grid_of(self, rows: list[Row]) -> list[DecodeItem]:
         """Questions of the generalisation benchmark: the same utterances in every wording.
 
         Parameters
         ----------
         rows : list of Row
-        trained : collection of str, optional
-            See `runs`.
 
         Returns
         -------
@@ -259,15 +262,13 @@ class DecodePlan:
         for task in self.pool:
             chosen = spread([r for r in rows if task.accepts(r)], self.grid_items)
             found += [
-                decode_item(task, row, index, trained=trained)
+                decode_item(task, row, index)
                 for row in chosen
                 for index in range(len(task.wordings))
             ]
         return found
 
-    def items(
-        self, rows: list[Row], repeat_wording: int = 0, trained: Collection[str] | None = None
-    ) -> list[DecodeItem]:
+    def items(self, rows: list[Row], repeat_wording: int = 0) -> list[DecodeItem]:
         """Questions on a test set: repetitions, and every task, seen and held-out wordings in turn.
 
         Parameters
@@ -276,8 +277,6 @@ class DecodePlan:
         repeat_wording : int
             Wording of the repetitions, chosen by the text LLM's own errors on other rows: many
             wordings measure how well it obeys, one measures what it heard.
-        trained : collection of str, optional
-            See `runs`.
 
         Returns
         -------
@@ -287,7 +286,7 @@ class DecodePlan:
         if (transcription := self.pool.transcript_task) is not None:
             long_enough = [r for r in rows if len(r.text.split()) >= self.repeat_min_words]
             found += [
-                decode_item(transcription, row, repeat_wording, repeat=True, trained=trained)
+                decode_item(transcription, row, repeat_wording, repeat=True)
                 for row in spread(long_enough, self.repeat_items)
             ]
         for number, task in enumerate(self.pool):
@@ -301,5 +300,5 @@ class DecodePlan:
                 # A task with a single wording holds none out.
                 choices = task.wording_ids(held_out=order % 2 == 1) or task.wording_ids(False)
                 index = choices[(order // 2) % len(choices)]
-                found.append(decode_item(task, row, index, trained=trained))
+                found.append(decode_item(task, row, index))
         return found

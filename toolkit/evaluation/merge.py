@@ -12,7 +12,7 @@ import numpy as np
 from toolkit.evaluation.decoding import read_decoded
 from toolkit.evaluation.runs import MergeError, Run, find_runs
 from toolkit.evaluation.score_plans import ScorePlan
-from toolkit.evaluation.scoring import item_pairs, recordings, utterance_of
+from toolkit.evaluation.scoring import item_pairs, recordings, repetition_errors, utterance_of
 from toolkit.evaluation.statistics import bootstrap, by_unit, paired_bootstrap
 
 #: Metric of `item_pairs` to its name in tables and whether less is better.
@@ -318,7 +318,8 @@ def _items(
     text = {row["id"]: row for row in read_decoded(folder / f"{name}.text.jsonl")}
     if not rows or not text:
         raise MergeError(f"{folder}: {name}.{kind}.jsonl or {name}.text.jsonl is gone")
-    of, found = {row["id"]: row for row in rows}, item_pairs(rows, text, plan)
+    of = {row["id"]: row for row in rows}
+    found = item_pairs(rows, text, repetition_errors(rows, plan.normaliser))
     for utterance, unit in recordings(rows).items():
         units.setdefault(utterance, unit)
 

@@ -10,22 +10,35 @@ from toolkit.evaluation.statistics import bootstrap, by_unit, paired_bootstrap
 from toolkit.teachers.pool import InstructionPool
 from toolkit.text import WordErrors, rouge_l, word_errors
 
-
-def repetition_errors(rows: Iterable[Mapping], normaliser: str) -> list[WordErrors]:
-    """Word errors of the answers that were asked for them (`DecodeItem.repeat`)."""
-    return [
-        word_errors(row["transcript"], row["answer"], normaliser)
-        for row in rows
-        if row.get("repeat")
-    ]
+#: Word error rates, and the field of a decoded row that holds the words.
+_SAID = {"wer": "answer", "heard_wer": "heard"}
 
 
-def hearing_errors(rows: Iterable[Mapping], normaliser: str) -> list[WordErrors] | None:
-    """Word errors of what the projector recognised, without the LLM, on the same utterances."""
-    rows = [row for row in rows if row.get("repeat")]
-    if not rows or any("heard" not in row for row in rows):
-        return None
-    return [word_errors(row["transcript"], row["heard"], normaliser) for row in rows]
+def repetition_errors(rows: Iterable[Mapping], normaliser: str) -> dict[str, dict[str, WordErrors]]:
+    """Word errors of the items that were asked for them (`DecodeItem.repeat`).
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Decoded rows.
+    normaliser : str
+
+    Returns
+    -------
+    dict of str to dict
+        ``wer`` of the answers and ``heard_wer`` of what the projector recognised, without the LLM:
+        errors by item, in the order of the rows. Empty where not all rows have it.
+    """
+    repeats = [row for row in rows if row.get("repeat")]
+    found = {}
+    for metric, said in _SAID.items():
+        whole = all(said in row for row in repeats)
+        found[metric] = {
+            row["id"]: word_errors(row["transcript"], row[said], normaliser)
+            for row in repeats
+            if whole
+        }
+    return found
 
 
 def task_rows(rows: Iterable[Mapping]) -> list[Mapping]:
@@ -94,34 +107,34 @@ def score_set(
     # One map for all inputs: files of an older version do not name the recording.
     of = recordings(decoded["text"])
     unit = {row["id"]: of[utterance_of(row)] for row in decoded["text"]}
-    numbers = {}
-    for name, rows in decoded.items():
-        numbers[name] = {
+    errors = {name: repetition_errors(rows, plan.normaliser) for name, rows in decoded.items()}
+    tasks = {name: task_rows(rows) for name, rows in decoded.items()}
+    numbers = {
+        name: {
             metric: by_unit([unit[i] for i in items], items.values())
-            for metric, items in item_pairs(rows, text, plan).items()
+            for metric, items in item_pairs(rows, text, errors[name]).items()
         }
-    listed = {name: _task_statistics(task_rows(rows), plan, unit) for name, rows in decoded.items()}
+        for name, rows in decoded.items()
+    }
+    listed = {name: _task_statistics(rows, plan, unit) for name, rows in tasks.items()}
     scores = {}
-    for name, rows in decoded.items():
-        pairs = numbers[name]
-        repeated = repetition_errors(rows, plan.normaliser)
-        errors = sum(repeated, WordErrors())
+    for name, rows in tasks.items():
+        pairs, repeated = numbers[name], errors[name]["wer"]
+        total = sum(repeated.values(), WordErrors())
         entry = {
-            "n": len(task_rows(rows)),
+            "n": len(rows),
             "wer": {
                 **interval(pairs["wer"], plan),
                 "n": len(repeated),
-                "substitutions": errors.substitutions,
-                "deletions": errors.deletions,
-                "insertions": errors.insertions,
-                "words": errors.words,
+                "substitutions": total.substitutions,
+                "deletions": total.deletions,
+                "insertions": total.insertions,
+                "words": total.words,
             },
             "rouge_l": interval(pairs["rouge_l"], plan),
             "perplexity": {k: math.exp(v) for k, v in interval(pairs["nll"], plan).items()},
-            "following": {
-                k: interval(v, plan) for k, v in _groups(task_rows(rows), pool, unit).items()
-            },
-            "tasks": _tasks(task_rows(rows), text, pool),
+            "following": {k: interval(v, plan) for k, v in _groups(rows, pool, unit).items()},
+            "tasks": _tasks(rows, text, pool),
             "metrics": _task_metrics(listed[name], listed.get("speech"), name, plan),
         }
         if pairs["heard_wer"]:
@@ -144,17 +157,20 @@ def score_set(
 
 
 def item_pairs(
-    rows: Iterable[Mapping], text: Mapping[str, Mapping], plan: ScorePlan
+    rows: Iterable[Mapping],
+    text: Mapping[str, Mapping],
+    errors: Mapping[str, Mapping[str, WordErrors]],
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """What ratios are made of: numerator and denominator of each item, by its id.
 
     Parameters
     ----------
-    rows : sequence of dict
+    rows : iterable of dict
         Decoded rows.
     text : mapping of str to dict
         The text branch's rows by id.
-    plan : ScorePlan
+    errors : mapping of str to mapping of str to WordErrors
+        `repetition_errors` of the rows.
 
     Returns
     -------
@@ -162,15 +178,12 @@ def item_pairs(
         ``wer`` and ``heard_wer`` (of repetitions alone), ``rouge_l`` and ``nll`` (of the items of
         the tasks), each in the order of the rows; empty where rows do not have what it takes.
     """
-    repeats = [row for row in rows if row.get("repeat")]
-    errors = repetition_errors(repeats, plan.normaliser)
-    heard = hearing_errors(repeats, plan.normaliser)
+    words = {
+        metric: {i: (e.errors, e.words) for i, e in own.items()} for metric, own in errors.items()
+    }
     rows = task_rows(rows)
     return {
-        "heard_wer": {
-            r["id"]: (e.errors, e.words) for r, e in zip(repeats, heard or [], strict=False)
-        },
-        "wer": {r["id"]: (e.errors, e.words) for r, e in zip(repeats, errors, strict=True)},
+        **words,
         "rouge_l": {r["id"]: (rouge_l(text[r["id"]]["answer"], r["answer"]), 1) for r in rows},
         "nll": {r["id"]: (r["nll"], r["tokens"]) for r in rows if "nll" in r},
     }
@@ -179,7 +192,7 @@ def item_pairs(
 def _task_statistics(rows, plan: ScorePlan, unit: Mapping) -> dict[str, dict[str, tuple]]:
     """Per task and listed metric: the metric, what its total is made of, number of items."""
     by_task: dict[str, list] = {}
-    for row in task_rows(rows):
+    for row in rows:
         by_task.setdefault(row["task"], []).append(row)
     return {
         task: {

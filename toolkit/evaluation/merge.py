@@ -11,7 +11,6 @@ import numpy as np
 
 from toolkit.evaluation.decoding import read_decoded
 from toolkit.evaluation.runs import MergeError, Run, find_runs
-from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import item_pairs, recordings, repetition_errors, utterance_of
 from toolkit.evaluation.statistics import bootstrap, by_unit, paired_bootstrap
 
@@ -221,10 +220,9 @@ def _notes(merged: Merged) -> None:
 
 def _compare(merged: Merged, name: str, resamples: int) -> None:
     normaliser = merged.groups[0].runs[0].scores["normaliser"]
-    plan = ScorePlan(normaliser=normaliser, bootstrap=resamples)
     table: dict[str, dict[str, dict[str, Cell]]] = {}
-    reference: dict[tuple[str, str], tuple[str, dict[ItemKey, tuple[float, float]]]] = {}
-    first_of: dict[str, str] = {}
+    # Input -> the first group that has it, and its items by metric.
+    reference: dict[str, tuple[str, dict[str, dict[ItemKey, tuple[float, float]]]]] = {}
     units: dict[str, str] = {}
     for group in merged.groups:
         have = [run for run in group.runs if name in run.scores["sets"]]
@@ -232,8 +230,13 @@ def _compare(merged: Merged, name: str, resamples: int) -> None:
             continue
         kinds = list(have[0].scores["sets"][name])
         for kind in kinds:
-            pairs = [_items(run, name, kind, plan, units) for run in have]
-            first_of.setdefault(kind, group.name)
+            pairs = []
+            for run in have:
+                items, own_units = _items(run, name, kind, normaliser)
+                pairs.append(items)
+                # Where runs name a recording differently, the first of them holds.
+                units = {**own_units, **units}
+            first, theirs = reference.setdefault(kind, (group.name, {}))
             cells = {}
             for metric, (label, _) in METRICS.items():
                 seeds = [own[metric] for own in pairs]
@@ -259,22 +262,23 @@ def _compare(merged: Merged, name: str, resamples: int) -> None:
                 values = [_rate([own[i] for i in order]) for own in seeds]
                 _, low, high = bootstrap(_by_recording(mean, order, units), resamples)
                 cell = Cell(values, low, high)
-                if group.name == first_of[kind]:
-                    reference[kind, metric] = (group.name, mean)
+                if group.name == first:
+                    theirs[metric] = mean
                 # A metric that the first row does not have is compared with nothing.
-                against, first = reference.get((kind, metric), (group.name, mean))
-                if against != group.name:
-                    both = sorted(set(first) & ids)
+                elif metric in theirs:
+                    both = sorted(theirs[metric].keys() & ids)
                     if not both:
                         _note(
                             merged,
-                            f"{name}, {label}: {group.name} has no item in common with {against}, "
+                            f"{name}, {label}: {group.name} has no item in common with {first}, "
                             "not compared: other questions, or other answers of the text branch.",
                         )
                     else:
-                        left, right = (_by_recording(m, both, units) for m in (mean, first))
+                        left, right = (
+                            _by_recording(own, both, units) for own in (mean, theirs[metric])
+                        )
                         cell.difference, cell.p = paired_bootstrap(left, right, resamples)
-                    if 0 < len(both) < max(len(first), len(ids)):
+                    if 0 < len(both) < max(len(theirs[metric]), len(ids)):
                         _note(
                             merged,
                             f"{name}: groups share {len(both)} items; the paired test is on them.",
@@ -304,14 +308,13 @@ def _rate(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _items(
-    run: Run, name: str, kind: str, plan: ScorePlan, units: dict[str, str]
-) -> dict[str, dict[ItemKey, tuple[float, float]]]:
-    """Metric to item to numerator and denominator.
+    run: Run, name: str, kind: str, normaliser: str
+) -> tuple[dict[str, dict[ItemKey, tuple[float, float]]], dict[str, str]]:
+    """Metric to item to numerator and denominator; and the recordings of the utterances.
 
     Items of two runs are the same where the same was measured: the instruction has the same words,
     and agreement is with the same answer of the text branch. Repetitions are asked for in the
-    wording that each LLM obeys best, so that they are the same where the utterance is. ``units``
-    gains the recordings of the utterances; those of the first run that has them hold.
+    wording that each LLM obeys best, so that they are the same where the utterance is.
     """
     folder = run.folder / "decode"
     rows = read_decoded(folder / f"{name}.{kind}.jsonl")
@@ -319,14 +322,13 @@ def _items(
     if not rows or not text:
         raise MergeError(f"{folder}: {name}.{kind}.jsonl or {name}.text.jsonl is gone")
     of = {row["id"]: row for row in rows}
-    found = item_pairs(rows, text, repetition_errors(rows, plan.normaliser))
-    for utterance, unit in recordings(rows).items():
-        units.setdefault(utterance, unit)
 
     def key(metric: str, i: str) -> ItemKey:
         asked = f"{i}|{of[i].get('instruction', '')}|{text[i]['answer']}"
         return utterance_of(of[i]), "" if metric in _OF_UTTERANCES else asked
 
-    return {
+    found = item_pairs(rows, text, repetition_errors(rows, normaliser))
+    items = {
         metric: {key(metric, i): pair for i, pair in own.items()} for metric, own in found.items()
     }
+    return items, recordings(rows)

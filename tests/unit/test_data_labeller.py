@@ -125,6 +125,26 @@ def test_any_manifest_can_be_described(tmp_path):
     assert full["spoken_text"] == row.text and full["duration"] == 2.0
 
 
+@pytest.mark.parametrize(
+    ("own", "merged"),
+    [
+        # The word would contradict the corpus's number, and one number another.
+        ({"pitch_hz": 120}, {"pitch_hz": 120, "snr_level": 30.0, "noise_level": "low"}),
+        ({"snr_db": 3}, {"pitch": "high", "pitch_hz": 205.0, "snr_db": 3}),
+        ({"pitch": 120.0}, {"pitch": 120.0, "snr_level": 30.0, "noise_level": "low"}),
+        # What says nothing does not hide what was measured, and stays where nothing was.
+        ({"noise_level": "unknown", "pitch_hz": None, "age": "n/a"},
+         {"pitch": "high", "pitch_hz": 205.0, "snr_level": 30.0, "noise_level": "low",
+          "age": "n/a"}),
+        ({"noise_level": "unknown", "snr_level": 2.0},
+         {"pitch": "high", "pitch_hz": 205.0, "noise_level": "unknown", "snr_level": 2.0}),
+    ],
+)  # fmt: skip
+def test_computed_attributes_do_not_contradict_the_corpus(own, merged):
+    computed = {"pitch": "high", "pitch_hz": 205.0, "snr_level": 30.0, "noise_level": "low"}
+    assert measures.merged_attributes(computed, own) == merged
+
+
 def test_errors_against_exact_labels(tmp_path):
     """Three dozen unseen voices, rooms and noises; the bounds are about twice what was measured."""
     pytest.importorskip("espeakng_loader")

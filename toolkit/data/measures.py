@@ -9,6 +9,7 @@ should be looked at before its labels are trusted.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "noise_level": ("snr_level", "snr_db"),
     "reverberation": ("c50_value", "c50_db"),
 }
+#: Values that say nothing.
+_UNKNOWN = frozenset({"", "unknown", "none", "n/a", "na", "null", "unk", "?"})
 
 
 @dataclass(frozen=True)
@@ -280,11 +283,38 @@ def measure(wave: np.ndarray, text: str | None = None) -> Measures:
     )
 
 
+def known_value(value: Any) -> str | float | None:
+    """What an attribute's value says.
+
+    Parameters
+    ----------
+    value
+        Of ``Row.attributes``.
+
+    Returns
+    -------
+    str, float or None
+        A word, a number, or None for what says nothing.
+
+    Example
+    -------
+    >>> known_value("low "), known_value(3), known_value("unknown")
+    ('low', 3.0, None)
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return float(value) if math.isfinite(value) else None
+    text = " ".join(str(value).split()) if value is not None else ""
+    return None if text.lower() in _UNKNOWN else text
+
+
 def merged_attributes(computed: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A row's own attributes, and computed ones where it has none.
 
-    Where the corpus has a word of its own for an attribute, the computed number is left out too:
-    the two may be of different opinions.
+    An attribute's word and numbers go together: where the corpus has one of them, none of the
+    computed ones is taken, for the two may be of different opinions. Values of the corpus that say
+    nothing (`known_value`) give way.
 
     Parameters
     ----------
@@ -296,8 +326,15 @@ def merged_attributes(computed: Mapping[str, Any], own: Mapping[str, Any]) -> di
 
     Example
     -------
-    >>> merged_attributes({"pitch": "high", "pitch_hz": 205.0, "volume": "loud"}, {"pitch": "low"})
+    >>> computed = {"pitch": "high", "pitch_hz": 205.0, "volume": "loud"}
+    >>> merged_attributes(computed, {"pitch": "low", "volume": "unknown"})
     {'volume': 'loud', 'pitch': 'low'}
+    >>> merged_attributes(computed, {"pitch_hz": 120.0})
+    {'volume': 'loud', 'pitch_hz': 120.0}
     """
-    settled = {*own, *(key for name in own for key in NUMBERS.get(name, ()))}
-    return {**{key: value for key, value in computed.items() if key not in settled}, **own}
+    settled = {key for key, value in own.items() if known_value(value) is not None}
+    for word, numbers in NUMBERS.items():
+        if not settled.isdisjoint((word, *numbers)):
+            settled |= {word, *numbers}
+    taken = {key: value for key, value in computed.items() if key not in settled}
+    return {**taken, **{key: value for key, value in own.items() if key not in taken}}

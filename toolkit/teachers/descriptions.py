@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toolkit.data.manifest import Row
+from toolkit.data.measures import known_value
 from toolkit.teachers.answers import TeachItem
 from toolkit.teachers.behaviour import BehaviourTeacher
 from toolkit.teachers.checks import grounded, words
 from toolkit.teachers.named_values import named_values
 from toolkit.teachers.pool import InstructionPool, Task
-from toolkit.teachers.seed_transcript import SeedTranscript, known_value
+from toolkit.teachers.seed_transcript import SeedTranscript
 
 if TYPE_CHECKING:
     from toolkit.llms import CausalLM

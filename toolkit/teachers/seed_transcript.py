@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.data.manifest import Row
-from toolkit.data.measures import NUMBERS
+from toolkit.data.measures import NUMBERS, known_value
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,6 @@ ATTRIBUTES: dict[str, Attribute] = {
     "intent": Attribute("Intent"),
     "language": Attribute("Language"),
 }
-#: Values that say nothing.
-_UNKNOWN = frozenset({"", "unknown", "none", "n/a", "na", "null", "unk", "?"})
 
 
 class SeedTranscript:
@@ -171,32 +169,6 @@ class SeedTranscript:
         if word:
             return f"{known.name}: {word} ({known.quantity or 'measured'}: {printed})"
         return f"{known.name}: {printed}" + (f" ({known.quantity})" if known.quantity else "")
-
-
-def known_value(value: Any) -> str | float | None:
-    """What an attribute's value says.
-
-    Parameters
-    ----------
-    value
-        Of ``Row.attributes``.
-
-    Returns
-    -------
-    str, float or None
-        A word, a number, or None for what says nothing.
-
-    Example
-    -------
-    >>> known_value("low "), known_value(3), known_value("unknown")
-    ('low', 3.0, None)
-    """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return float(value) if math.isfinite(value) else None
-    text = " ".join(str(value).split()) if value is not None else ""
-    return None if text.lower() in _UNKNOWN else text
 
 
 def _clock(seconds: float) -> str:

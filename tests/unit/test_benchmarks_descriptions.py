@@ -137,13 +137,33 @@ def test_attributes_of_descriptions_by_hand(tmp_path):
     assert benchmark.score(items, answers, PLAN)["tasks"]["accent"]["n"] == 3
 
 
+def test_values_are_those_that_the_teacher_knows(tmp_path):
+    wav(tmp_path / "a.wav")
+    given = ["unknown", "N/A", "", None, 118.4, " low ", "low", "high", "unknown"]
+    rows = [
+        Row(f"r{i}", str(tmp_path / "a.wav"), 0.5, "Hi.", "en", "s", attributes={"pitch": value})
+        for i, value in enumerate(given)
+    ]
+    write_manifest(tmp_path / "test.jsonl", rows)
+    benchmark = Descriptions(
+        str(tmp_path / "test.jsonl"), SeedTranscript(), DescriptionPool("single"), ["pitch"]
+    )
+    items = benchmark.items()
+    assert items[0].extra["options"] == {"pitch": ["high", "low"]}
+    own = [item.extra["values"] for item in items]
+    assert own == [{}] * 5 + [{"pitch": "low"}, {"pitch": "low"}, {"pitch": "high"}, {}]
+    answers = decoded(items, text="A low pitch.", speech="A low pitch.", blank="A high pitch.")
+    pitch = benchmark.score(items, answers, PLAN)["tasks"]["pitch"]
+    assert pitch["n"] == 3 and pitch["majority"]["label"] == "low"
+
+
 def test_descriptions_of_nothing_are_refused(tmp_path):
     wav(tmp_path / "a.wav")
     write_manifest(
         tmp_path / "test.jsonl", [Row("a", str(tmp_path / "a.wav"), 0.5, "Hi.", "en", "s")]
     )
     pool = DescriptionPool("single")
-    with pytest.raises(BenchmarkError, match="no row has any attribute of pitch"):
+    with pytest.raises(BenchmarkError, match="no row has a word for any of pitch"):
         Descriptions(str(tmp_path / "test.jsonl"), SeedTranscript(), pool, ["pitch"]).items()
     with pytest.raises(ValueError, match="at least one attribute"):
         Descriptions(str(tmp_path / "test.jsonl"), SeedTranscript(), pool, [])

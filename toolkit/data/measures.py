@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.audio import SAMPLE_RATE, resample
+from toolkit.data.rows import Row
 
 _PITCH_RATE = 8000
 _PITCH_RANGE_HZ = (60.0, 420.0)
@@ -307,6 +308,23 @@ def known_value(value: Any) -> str | float | None:
         return float(value) if math.isfinite(value) else None
     text = " ".join(str(value).split()) if value is not None else ""
     return None if text.lower() in _UNKNOWN else text
+
+
+def word_of(row: Row, attribute: str) -> str | None:
+    """A row's value of an attribute, if it is a word that a description could give.
+
+    Parameters
+    ----------
+    row : Row
+    attribute : str
+
+    Returns
+    -------
+    str or None
+        None for numbers, and for what says nothing.
+    """
+    value = known_value(row.attributes.get(attribute))
+    return value if isinstance(value, str) else None
 
 
 def merged_attributes(computed: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

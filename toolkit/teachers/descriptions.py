@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toolkit.data.manifest import Row
-from toolkit.data.measures import known_value
+from toolkit.data.measures import word_of
 from toolkit.teachers.answers import TeachItem
 from toolkit.teachers.behaviour import BehaviourTeacher
 from toolkit.teachers.checks import grounded, words
@@ -281,7 +281,9 @@ class DescriptionTeacher(BehaviourTeacher):
         if not self.faithful:
             return kept, counts
         rows = {item.row.id: item.row for item in items}
-        values = {name: {i: _word(row, name) for i, row in rows.items()} for name in self.faithful}
+        values = {
+            name: {i: word_of(row, name) for i, row in rows.items()} for name in self.faithful
+        }
         options = {name: sorted(set(filter(None, own.values()))) for name, own in values.items()}
         for name, found in options.items():
             if not found:
@@ -300,9 +302,3 @@ class DescriptionTeacher(BehaviourTeacher):
             else:
                 right.append(target)
         return right, counts
-
-
-def _word(row: Row, attribute: str) -> str | None:
-    """A row's value of an attribute, if it is a word that a description could give."""
-    value = known_value(row.attributes.get(attribute))
-    return value if isinstance(value, str) else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toolkit.data.manifest import Row, read_manifest
+from toolkit.data.measures import word_of
 from toolkit.evaluation.benchmarks.base import (
     SLOT_LABELS,
     Benchmark,
@@ -42,7 +43,8 @@ class Descriptions(Benchmark):
     pool : InstructionPool
         Its first task's first wording is asked.
     attributes : sequence of str
-        Out of `ASPECTS`, or other keys of ``Row.attributes`` whose values are words.
+        Out of `ASPECTS`, or other keys of ``Row.attributes`` whose values are words. Numbers, and
+        words that say nothing, such as ``unknown``, are no values.
     inputs, limit, max_new_tokens, batch_size
         As for `Benchmark`.
 
@@ -74,13 +76,17 @@ class Descriptions(Benchmark):
     def read(self) -> list[BenchmarkItem]:
         rows = read_manifest(self.path)
         task = next(iter(self.pool))
+        values = {
+            row.id: {name: word for name in self.attributes if (word := word_of(row, name))}
+            for row in rows
+        }
         options = {
-            name: sorted({str(r.attributes[name]) for r in rows if name in r.attributes})
+            name: sorted({own[name] for own in values.values() if name in own})
             for name in self.attributes
         }
         if not any(options.values()):
             raise BenchmarkError(
-                self.path, "", f"no row has any attribute of {', '.join(self.attributes)}"
+                self.path, "", f"no row has a word for any of {', '.join(self.attributes)}"
             )
         return [
             BenchmarkItem(
@@ -93,7 +99,7 @@ class Descriptions(Benchmark):
                 extra={
                     "options": options,
                     "spoken": row.text,
-                    "values": {n: str(row.attributes[n]) for n in options if n in row.attributes},
+                    "values": values[row.id],
                 },
             )
             for row in rows

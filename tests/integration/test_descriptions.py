@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 from tiny_models import save_llama
 from tiny_recipe import own_home, run_in, write_recipe
 
+from tests.public_benchmarks import write_air
 from toolkit.cli.main import main
 from toolkit.data.audio import read_audio, write_audio
+from toolkit.data.manifest import ManifestError
 from toolkit.data.targets import read_targets
 from toolkit.evaluation import AnchorBiasPlan
 from toolkit.evaluation.anchor_bias import measure
@@ -275,6 +278,44 @@ def test_ablations_train_by_one_override(there, recipe, tag, override):
     assert (context.exp / "train" / "best").exists()
     weights = context.exp / "train" / "layer_weights.json"
     assert weights.exists() == (tag != "last")
+
+
+CLIPS = "work/data/public_benchmarks/clips.jsonl"
+
+
+def test_public_benchmarks_are_transcribed_and_asked_of_a_finished_run(there, recipe):
+    """As in recipes/vctk/desta2, whose README gives these two commands."""
+    write_air(there / "released")
+    chat = f"{{path: released, manifests: [{CLIPS}], max_new_tokens: 4}}"
+    prepare = "!name:recipes.public_benchmarks.prepare.prepare"
+    manifests = [*(f"work/data/described/{part}.jsonl" for part in ("train", "dev", "test")), CLIPS]
+    overrides = [
+        f"+benchmarks={{chat: !new:toolkit.evaluation.benchmarks.Chat {chat}}}",
+        f"corpora.public_benchmarks={prepare} {{benchmarks: !ref <benchmarks>}}",
+        f"annotate.0.manifests=[{', '.join(manifests)}]",
+        "decode.benchmarks=!ref <benchmarks>",
+    ]
+    options = RunOptions(recipe, overrides=overrides, force=True)
+    # Nothing has prepared the clips: the model's prompt wants their transcripts.
+    options.stage = options.stop_stage = "decode"
+    with pytest.raises(ManifestError, match="clips.jsonl.*run the prepare stage first"):
+        run(options)
+    public = RunOptions(recipe, overrides=overrides, tag="public")
+    public.stage, public.stop_stage = "prepare", "annotate"
+    run(public)
+    before = digest(RUN / "train")
+    options.stop_stage = "report"
+    (context,) = run(options)
+    assert digest(RUN / "train") == before
+    assert all(row.asr_text is not None for row in context.rows(CLIPS))
+    scores = json.loads((RUN / "scores.json").read_text())["benchmarks"]["chat"]
+    assert scores["n"] == 3 and set(scores["agreement"]) == {"speech", "blank"}
+    assert "## chat: open questions" in (RUN / "RESULTS.md").read_text()
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 WARM = "{pad_token: <s>, weight: 1.0}"

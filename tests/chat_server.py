@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """Answers chat completions with the last message in capitals; told faults come first."""
+    """Answers chat completions with the last message in capitals, or what ``reply`` makes of it;
+    told faults come first.
+    """
 
     def __init__(self) -> None:
         outer = self
@@ -18,6 +20,7 @@ class Server:
         self.faults: list[tuple] = []  # (status, headers) or ("cut",)
         self.refused: set[str] = set()
         self.models = ["tiny"]
+        self.reply = str.upper
         self.delay = 0.0
         self.logprobs: dict[str, dict[str, float]] = {}
         self.now = self.most = 0
@@ -70,7 +73,7 @@ class Server:
                 elif text in outer.refused:
                     self.answer(400, {"error": "no such thing"})
                 else:
-                    choice = {"message": {"content": text.upper()}, "finish_reason": "stop"}
+                    choice = {"message": {"content": outer.reply(text)}, "finish_reason": "stop"}
                     if body.get("logprobs"):
                         scored = next((v for k, v in outer.logprobs.items() if k in text), {})
                         top = [{"token": t, "logprob": p} for t, p in scored.items()]

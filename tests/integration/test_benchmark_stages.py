@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from chat_server import Server
 from conftest import copy_until
 
 from toolkit.data.manifest import read_manifest, write_manifest
@@ -24,7 +26,14 @@ BENCHMARKS = """decode.benchmarks={
     chat: !new:toolkit.evaluation.benchmarks.Chat {path: sets/air_bench_chat, max_new_tokens: 3}}"""
 
 
-def test_benchmarks_through_the_stages(finished, stages, tmp_path):
+@pytest.fixture
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+def test_benchmarks_through_the_stages(finished, stages, tmp_path, server):
     copy_until(finished, tmp_path, "data", "annotations", "targets", "cache", "exp")
     rows = read_manifest(tmp_path / "work/data/tiny/test.jsonl")
     described = [
@@ -49,7 +58,26 @@ def test_benchmarks_through_the_stages(finished, stages, tmp_path):
     assert len(files) == 3 + 4 + 3 + 3
     text = json.loads((context.exp / "decode/benchmark-chat.text.jsonl").read_text().split("\n")[0])
     assert text["transcript"].startswith("[00:00:00 - ")  # the LLM read the description
+    assert "Not judged" in report and scores["benchmarks"]["following"]["left_out"]
     # Decoded by the same weights and settings: nothing is asked again.
     before = {p: p.stat().st_mtime_ns for p in files}
     stages(8, 9, overrides=overrides, force=True)
+    assert before == {p: p.stat().st_mtime_ns for p in files}
+    # A judge is asked about these answers, and about each pair of them once.
+    server.reply = lambda text: "8 6" if "two values" in text else "So: Result: YES"
+    judge = (
+        "score.judge=!new:toolkit.evaluation.benchmarks.ServedJudge {endpoint: "
+        f'!new:toolkit.teachers.Endpoint {{url: "{server.url}"}}, store: verdicts.jsonl}}'
+    )
+    stages(9, 10, overrides=[*overrides, judge], force=True)
+    scores = json.loads((context.exp / "scores.json").read_text())["benchmarks"]
+    chat = scores["chat"]["inputs"]
+    # Two points for the first place are nobody's advantage: places are swapped.
+    assert [(e["score"]["value"], e["reference"]["value"]) for e in chat.values()] == [(7, 7)] * 3
+    assert scores["chat"]["unjudged"] == 0 and scores["following"]["left_out"] == []
+    assert "Not judged" not in Path(context.exp, "RESULTS.md").read_text()
+    assert {body["temperature"] for body in server.requests} == {0}
+    asked = len(server.requests)
+    stages(9, 9, overrides=[*overrides, judge, "score.bootstrap=20"], force=True)
+    assert len(server.requests) == asked
     assert before == {p: p.stat().st_mtime_ns for p in files}

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.public_benchmarks import write_air, write_ifeval, write_superb
 from toolkit.component import count_parameters
 from toolkit.config import load
-from toolkit.data.manifest import Row
+from toolkit.data.manifest import Row, read_manifest
+from toolkit.evaluation.benchmarks import Chat, LocalJudge, ServedJudge
 from toolkit.models import SpeechLLM
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +105,27 @@ def test_benchmarks_are_about_voices_that_training_never_heard() -> None:
     # The model is asked as it was trained, and in questions that it never saw.
     assert benchmarks["descriptions"].pool is config.teacher.pool
     assert config.tree["corpora"]["spoken_attributes"].value["recorded"] > 0
+
+
+def test_open_questions_are_asked_and_judged_by_an_override_each() -> None:
+    assert read().score.judge is None
+    asked = ["decode.benchmarks.chat=!ref <chat>", "score.judge=!ref <judge>"]
+    readme = (RECIPE.parent / "README.md").read_text()
+    assert all(f"'{override}'" in readme for override in asked)
+    config = read(*asked, "judge.endpoint.url=http://here:1/v1")
+    chat, following = (config.decode.benchmarks[name] for name in ("chat", "following"))
+    assert isinstance(chat, Chat) and list(config.decode.benchmarks)[:4] == list(
+        read().decode.benchmarks
+    )
+    assert (chat.describe, chat.manifests) == (following.describe, following.manifests)
+    # Where the corpus writes it, beside the others.
+    assert Path(chat.path) == Path(following.path).with_name("air_bench_chat")
+    assert isinstance(config.score.judge, ServedJudge)
+    assert config.score.judge.endpoint.url == "http://here:1/v1"
+    (local,) = re.findall(r"'(score\.judge=!new:[^']*)'", readme)
+    assert isinstance(read(local).score.judge, LocalJudge)
+    short = load(RECIPE, [read().tree["quick"], "work=work", *asked]).decode.benchmarks["chat"]
+    assert (short.limit, short.max_new_tokens) == (2, 8)
 
 
 def test_a_quick_run_shrinks_the_benchmarks() -> None:
@@ -205,6 +228,59 @@ def test_recipe_at_the_papers_scale(overrides, taps) -> None:
     phase = config.phases["train"]
     assert (phase.lr, tuple(phase.betas), phase.warmup_steps) == (1e-4, (0.9, 0.98), 2000)
     assert [t.wordings for t in config.teacher.pool] == [("What can you hear from the audio?",)]
+
+
+PUBLIC = {
+    "dynamic_superb": write_superb,
+    "speech_ifeval": write_ifeval,
+    "air_bench_chat": write_air,
+}
+
+
+def at_scale(*overrides: str):
+    return load(ROOT / "recipes/vctk/desta2/train.yaml", ["work=work", *overrides])
+
+
+def test_without_public_benchmarks_the_recipe_runs_as_it_is(tmp_path) -> None:
+    config = at_scale()
+    assert config.decode.benchmarks == {} and config.score.judge is None
+    config.corpora["public_benchmarks"](work=tmp_path / "work")
+    (manifest,) = (tmp_path / "work/data/public_benchmarks").glob("*.jsonl")
+    assert Path(config.clips).parts[1:] == manifest.relative_to(tmp_path / "work").parts
+    assert read_manifest(manifest) == []
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_benchmark_is_prepared_transcribed_and_asked_by_one_override(
+    name, tmp_path
+) -> None:
+    PUBLIC[name](tmp_path / "released")
+    on = [f"benchmarks.{name}=!ref <{name}>", f"{name}.path={tmp_path / 'released'}"]
+    config = at_scale(*on)
+    assert list(config.decode.benchmarks) == [name]
+    report = config.corpora["public_benchmarks"](work=tmp_path / "work")
+    benchmark = config.decode.benchmarks[name]
+    clips = {row.audio for row in read_manifest(report.manifests["clips"])}
+    assert {item.audio for item in benchmark.items()} == clips
+    # The transcript that stands beside the speech is written of these clips too.
+    assert benchmark.manifests == [config.clips]
+    kinds = {b["annotator"].kind: b["manifests"] for b in config.annotate}
+    assert config.clips in kinds["asr_text"] and config.clips in kinds["speech_seconds"]
+    assert config.interleaver.missing == "error"
+    # A quick run asks little of it.
+    quick = config.tree["quick"]
+    short = load(config.path, [quick, "work=work", *on]).decode.benchmarks[name]
+    assert short.limit == 2 and short.max_new_tokens == 8 and short.path == benchmark.path
+
+
+def test_public_benchmarks_go_together_and_are_judged_on_request() -> None:
+    config = at_scale(*(f"benchmarks.{n}=!ref <{n}>" for n in PUBLIC), "score.judge=!ref <judge>")
+    assert list(config.decode.benchmarks) == list(PUBLIC)
+    assert isinstance(config.score.judge, ServedJudge)
+    assert config.decode.benchmarks["air_bench_chat"].categories == ["speech"]
+    readme = (ROOT / "recipes/vctk/desta2/README.md").read_text()
+    (local,) = re.findall(r"'(score\.judge=!new:[^']*)'", readme)
+    assert isinstance(at_scale(local).score.judge, LocalJudge)
 
 
 def test_more_prompts_are_drawn_for_teacher_and_decoding_alike() -> None:

@@ -21,6 +21,7 @@ from toolkit.data.sets import TranscriptionSet
 from toolkit.encoders.whisper import WhisperEncoder
 from toolkit.models import SpeechLLM
 from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.fitting import fit_projector
 from toolkit.pipeline.marks import write_json
 from toolkit.pipeline.probe import faster_precision, matmul_gflops
 from toolkit.pipeline.provenance import git, package_versions, processor
@@ -64,7 +65,7 @@ def measure(
         raise ValueError("bench: utterances, repeats and batch size are at least 1")
     model, phase = _model(context)
     examples, manifest = _examples(context, model, utterances)
-    model.projector.fit([e.row for e in examples], model.llm.tokenizer)
+    fit_projector(context, model, examples)
     model.projector.requires_grad_(True)
     rules = applicable(model, context.device)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

@@ -27,6 +27,7 @@ import torch
 
 from toolkit.bench.memory import PeakMemory
 from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.fitting import fit_projector
 from toolkit.pipeline.marks import write_json
 
 if TYPE_CHECKING:
@@ -152,11 +153,13 @@ def run_one(
         batch_items=batch_size, batch_tokens=None, batch_seconds=None,
     )  # fmt: skip
     with PeakMemory(torch.device(context.device)) as peak:
-        model = context.build_model(encoder=context.cache() is None, llm=phase.runs_llm())
+        model = context.build_model(
+            encoder=context.cache() is None or phase.trains("encoder"), llm=phase.loads_llm()
+        )
         for loss in phase.losses.values():
             loss.fit(model.llm)
         examples = common_examples(context, model, utterances)
-        model.projector.fit([e.row for e in examples], model.llm.tokenizer)
+        fit_projector(context, model, examples)
         collator = context.collator(model, run_llm=phase.runs_llm())
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             brain = SpeechLLMBrain(

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from toolkit.config.errors import ConfigError
 from toolkit.config.loading import Config, load
-from toolkit.config.tree import NEUTRAL, Tagged, decode_tree, diff_trees, encode_tree, hash_tree
+from toolkit.config.tree import (
+    NEUTRAL,
+    Tagged,
+    decode_tree,
+    diff_trees,
+    encode_tree,
+    hash_tree,
+    map_tree,
+)
 
 __all__ = [
     "Config",
@@ -23,4 +31,5 @@ __all__ = [
     "encode_tree",
     "hash_tree",
     "load",
+    "map_tree",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,34 @@ class Tagged:
     def target(self) -> str:
         """The dotted Python path behind the tag's colon (empty without one)."""
         return self.tag.partition(":")[2]
+
+
+def map_tree(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Rebuild a configuration tree, every part of it changed after the parts inside.
+
+    Parameters
+    ----------
+    tree : nested data
+        ``Config.tree`` or a part of it; stays as it is.
+    change : callable
+        From a part, of any kind, to what stands in its place.
+
+    Returns
+    -------
+    nested data
+
+    Example
+    -------
+    >>> map_tree({"a": [1, 2], "b": "x"}, lambda part: part * 2 if isinstance(part, int) else part)
+    {'a': [2, 4], 'b': 'x'}
+    """
+    if isinstance(tree, Tagged):
+        tree = Tagged(tree.tag, map_tree(tree.value, change))
+    elif isinstance(tree, dict):
+        tree = {key: map_tree(value, change) for key, value in tree.items()}
+    elif isinstance(tree, list | tuple):
+        tree = type(tree)(map_tree(value, change) for value in tree)
+    return change(tree)
 
 
 def encode_tree(tree: Any) -> Any:

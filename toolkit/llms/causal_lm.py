@@ -56,6 +56,9 @@ class CausalLM(Component):
     torch.Size([16, 8])
     """
 
+    #: Arguments that touch the body alone: neither the tokenizer nor the embedding table.
+    body_settings = frozenset({"lora", "attn_implementation", "gradient_checkpointing"})
+
     def __init__(
         self,
         source: str,

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from toolkit.component import count_parameters
-from toolkit.pipeline.training import loads_body
+from toolkit.component import count_parameters, parse_dtype
 
 if TYPE_CHECKING:
     from torch import nn
@@ -245,7 +244,7 @@ def phase_cost(
     copies = 4 + 4 + 8 + (4 if phase.ema else 0)
     memory = {
         "trained weights, gradients, optimiser": float(train_size * copies),
-        "frozen weights": float(_frozen(model, ids, loads_body(phase), cached) * frozen_bytes),
+        "frozen weights": _frozen(model, phase, ids, cached, frozen_bytes),
     }
     if runs_llm:
         inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
@@ -276,16 +275,22 @@ def _key_value_width(config: Any) -> int:
     return shared * (getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
-def _frozen(model: SpeechLLM, trained: set[int], body: bool, cached: bool) -> int:
-    """Frozen weights that a phase loads: what it does not run stays on disk."""
+def _frozen(
+    model: SpeechLLM, phase: Phase, trained: set[int], cached: bool, frozen_bytes: int
+) -> float:
+    """Bytes of the frozen weights that a phase loads: what it does not run stays on disk."""
     blocks: list[nn.Module] = [model.projector]
-    if body:
+    if phase.loads_llm():
         blocks.append(model.llm)
-    if not cached or any(id(p) in trained for p in model.encoder.parameters()):
+    if not cached or phase.trains("encoder"):
         blocks.append(model.encoder)
     count = sum(p.numel() for block in blocks for p in block.parameters() if id(p) not in trained)
-    # Without its body, an LLM is its embedding table.
-    return count if body else count + model.llm.config.vocab_size * model.llm.config.hidden_size
+    size = float(count * frozen_bytes)
+    if not phase.loads_llm():
+        # The embedding table, read from disk in the LLM's own dtype whatever the precision.
+        config = model.llm.config
+        size += config.vocab_size * config.hidden_size * parse_dtype(model.llm.dtype).itemsize
+    return size
 
 
 def cache_bytes(model: SpeechLLM, corpus: Corpus, itemsize: int) -> float:

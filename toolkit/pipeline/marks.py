@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from toolkit.config import NEUTRAL, Tagged, decode_tree, diff_trees, encode_tree
+from toolkit.config import NEUTRAL, decode_tree, diff_trees, encode_tree, map_tree
 
 
 class StageChanged(Exception):
@@ -60,13 +60,13 @@ def settings(tree: Any) -> Any:
     >>> settings({"lr": 0.1, "num_workers": 4})
     {'lr': 0.1}
     """
-    if isinstance(tree, Tagged):
-        return Tagged(tree.tag, settings(tree.value))
-    if isinstance(tree, dict):
-        return {k: settings(v) for k, v in tree.items() if k not in NEUTRAL}
-    if isinstance(tree, list | tuple):
-        return type(tree)(settings(v) for v in tree)
-    return tree
+
+    def without_neutral(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        return {key: value for key, value in part.items() if key not in NEUTRAL}
+
+    return map_tree(tree, without_neutral)
 
 
 class Marks:

@@ -13,16 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.config import ConfigError, Tagged, decode_tree, hash_tree
+from toolkit.config import ConfigError, Tagged, decode_tree, hash_tree, map_tree
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.marks import Marks, read_json, settings
-from toolkit.pipeline.table import BY_NAME, Stage
-from toolkit.pipeline.training import loads_body
+from toolkit.pipeline.table import BY_NAME, Stage, named_sets
 
 log = logging.getLogger("toolkit")
 
-#: Arguments of an LLM that touch its body alone: neither its tokenizer nor its embedding table.
-_BODY = frozenset({"lora", "attn_implementation", "gradient_checkpointing"})
 #: How deep runs lie below a folder: corpus, method, seed.
 _DEPTH = 3
 
@@ -69,10 +66,7 @@ def wanted(context: RunContext, stage: Stage) -> str:
         if not BY_NAME[name].is_off(config)
     }
     key = f"phases.{stage.name}"
-    bodiless = False
-    if config.select(key) is not None:
-        phase = config.build(key)[key]
-        bodiless = not loads_body(phase)
+    bodiless = config.select(key) is not None and not config.build(key)[key].loads_llm()
     steps = config.select(f"{key}.optimizer_steps")
     return _hash(stage, own, inputs, steps, bodiless, str(context.exp))
 
@@ -117,10 +111,8 @@ def _hash(
     phase = own.get(f"phases.{stage.name}")
     if phase is not None:
         # A phase reads the sets that it names; others may be there for another phase.
-        block = phase.value if isinstance(phase, Tagged) else phase
-        names = {*block.get("data", ()), *block.get("validation", ())}
         sets = own.get("sets") or {}
-        own = {**own, "sets": {name: sets[name] for name in names if name in sets}}
+        own = {**own, "sets": {name: sets[name] for name in named_sets(phase) if name in sets}}
     if bodiless and isinstance(own.get("llm"), Tagged):
         own = _without_body(own, own["llm"].tag)
     count = None if steps is None else int(steps)
@@ -129,27 +121,19 @@ def _hash(
 
 def _without_body(tree: Any, tag: str) -> Any:
     """A tree whose LLMs (the projector's width is asked of one) name no settings of their body."""
-    if isinstance(tree, Tagged):
-        value = tree.value
-        if tree.tag == tag and isinstance(value, dict):
-            value = {key: kept for key, kept in value.items() if key not in _BODY}
-        return Tagged(tree.tag, _without_body(value, tag))
-    if isinstance(tree, dict):
-        return {key: _without_body(value, tag) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_without_body(value, tag) for value in tree)
-    return tree
+    from toolkit.llms import CausalLM
+
+    def change(part: Any) -> Any:
+        if not isinstance(part, Tagged) or part.tag != tag or not isinstance(part.value, dict):
+            return part
+        return Tagged(tag, {k: v for k, v in part.value.items() if k not in CausalLM.body_settings})
+
+    return map_tree(tree, change)
 
 
 def _without(tree: Any, exp: str) -> Any:
     """A tree in which the run's own folder has no name."""
-    if isinstance(tree, Tagged):
-        return Tagged(tree.tag, _without(tree.value, exp))
-    if isinstance(tree, dict):
-        return {key: _without(value, exp) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_without(value, exp) for value in tree)
-    return tree.replace(exp, "<exp>") if isinstance(tree, str) else tree
+    return map_tree(tree, lambda p: p.replace(exp, "<exp>") if isinstance(p, str) else p)
 
 
 def find_donor(context: RunContext, stage: Stage, folder: Path) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.config import Tagged
 
@@ -60,8 +60,8 @@ class Stage:
     def inputs(self, config: Config) -> tuple[str, ...]:
         """Stages whose marks are inputs of this one in a recipe.
 
-        Those of ``after``; and ``annotate``, where a phase aims at what a set says of a row
-        (`SpeechSet.describe`): annotators may have found it out.
+        Those of ``after``; and ``annotate``, where a phase aims at what annotators may have found
+        out about a row (`reads_annotations`).
 
         Parameters
         ----------
@@ -72,15 +72,11 @@ class Stage:
         tuple of str
         """
         phase = config.select(f"phases.{self.name}")
-        if "annotate" in self.after or not isinstance(phase, Tagged):
+        if "annotate" in self.after or phase is None:
             return self.after
-        names = (*(phase.value.get("data") or ()), *(phase.value.get("validation") or ()))
-        sets = (config.select(f"sets.{name}") for name in names)
-        described = any(
-            isinstance(one, Tagged) and (one.value or {}).get("describe") is not None
-            for one in sets
-        )
-        return (*self.after, "annotate") if described else self.after
+        sets = (config.select(f"sets.{name}") for name in named_sets(phase))
+        found_out = any(map(reads_annotations, sets))
+        return (*self.after, "annotate") if found_out else self.after
 
     def is_off(self, config: Config) -> bool:
         """Whether a recipe does not declare the stage, or switches it off."""
@@ -89,6 +85,53 @@ class Stage:
     def function(self) -> Callable[[RunContext], dict]:
         """The stage's code, imported only when it runs; returns facts for its done-mark."""
         return import_module(f"toolkit.pipeline.stages.{self.name}").run
+
+
+def named_sets(phase: Any) -> list[str]:
+    """Names of the sets that a phase trains and validates on.
+
+    Parameters
+    ----------
+    phase : Tagged or dict
+        Its block.
+
+    Returns
+    -------
+    list of str
+        Each once.
+
+    Example
+    -------
+    >>> named_sets({"data": {"a": 1.0}, "validation": ["b", "a"]})
+    ['a', 'b']
+    """
+    block = phase.value if isinstance(phase, Tagged) else phase
+    return list(dict.fromkeys([*(block.get("data") or ()), *(block.get("validation") or ())]))
+
+
+def reads_annotations(block: Any) -> bool:
+    """Whether a set aims at something that annotators may have found out, by its settings.
+
+    Parameters
+    ----------
+    block : Tagged, dict or None
+        One of ``sets``: it ``describe``s rows, or takes a transcript by a recogniser or an
+        attribute as its ``target``.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> reads_annotations({"target": "attributes.gender"}), reads_annotations({"target": "text"})
+    (True, False)
+    """
+    given = block.value if isinstance(block, Tagged) else block
+    if not isinstance(given, dict):
+        return False
+    target = str(given.get("target", "")).partition(".")[0]
+    return given.get("describe") is not None or target in ("asr_text", "attributes")
 
 
 STAGES = (

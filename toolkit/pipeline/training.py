@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from toolkit.data.audio import AudioError, read_audio
 from toolkit.data.example import Example
 from toolkit.data.feature_store import FeatureCache
-from toolkit.data.manifest import Row
-from toolkit.data.splits import spread
 from toolkit.losses.base import Loss
 from toolkit.pipeline.context import RunContext
+from toolkit.pipeline.fitting import fit_projector
 from toolkit.pipeline.marks import Marks, write_json
 from toolkit.pipeline.table import BY_NAME
 
 if TYPE_CHECKING:
     from toolkit.models import SpeechLLM
-    from toolkit.training import Phase
 
 log = logging.getLogger("toolkit")
 
@@ -32,8 +28,6 @@ log = logging.getLogger("toolkit")
 DURATION_ROUNDING = 0.005
 #: Dev items written out at each validation.
 SAMPLES = 8
-#: Clips whose frames a projector is fitted to.
-FITTED_CLIPS = 200
 
 
 def phase_examples(context: RunContext, names, model) -> dict[str, list[Example]]:
@@ -178,20 +172,6 @@ def check_start(context: RunContext) -> str | None:
     )
 
 
-def loads_body(phase: Phase) -> bool:
-    """Whether a phase needs more of the LLM than its tokenizer and embedding table.
-
-    Parameters
-    ----------
-    phase : Phase
-
-    Returns
-    -------
-    bool
-    """
-    return phase.runs_llm() or "llm" in {path.partition(".")[0] for path in phase.trainable}
-
-
 def run_phase(context: RunContext, name: str) -> dict:
     """Train one phase; resumes by itself.
 
@@ -212,33 +192,31 @@ def run_phase(context: RunContext, name: str) -> dict:
         When the phase is to start from one that is not there.
     """
     from toolkit.training import SpeechLLMBrain, load_best
+    from toolkit.training.checkpoint import Checkpoints
 
     if name == "train" and (problem := check_start(context)):
         raise FileNotFoundError(problem)
     phase = context.config.build(f"phases.{name}")[f"phases.{name}"]
     run_llm = phase.runs_llm()
-    trained = {path.partition(".")[0] for path in phase.trainable}
-    body = loads_body(phase)
-    model = context.build_model(encoder=context.cache() is None or "encoder" in trained, llm=body)
+    body = phase.loads_llm()
+    model = context.build_model(
+        encoder=context.cache() is None or phase.trains("encoder"), llm=body
+    )
     for term in (*phase.losses.values(), *phase.measures.values()):
         term.fit(model.llm)
     train = phase_examples(context, phase.data, model)
     valid = phase_examples(context, phase.validation, model)
-    rows = {
-        (e.row.id, e.aim): replace(e.row, text=e.aim)
-        for examples in train.values()
-        for e in examples
-    }
-    model.projector.fit(list(rows.values()), model.llm.tokenizer)
-    if model.projector.fits_frames:
-        model.projector.fit_frames(_frames_of(context, model, list(rows.values())))
+    folder = context.phase_folder(name)
+    previous = start_folder(context)
+    starts = name == "train" and (previous / "best").exists()
+    # Weights that are loaded hold what was learnt from frames.
+    fresh = not starts and Checkpoints(folder / "checkpoints").last() is None
+    fit_projector(context, model, (e for own in train.values() for e in own), frames=fresh)
     for name_of_set, examples in (*train.items(), *valid.items()):
         leave_out_refused(name_of_set, examples, phase.losses, model)
-    previous = start_folder(context)
-    if name == "train" and (previous / "best").exists():
+    if starts:
         load_best(previous, model)
         log.info("starting from %s", previous / "best")
-    folder = context.phase_folder(name)
     collator = context.collator(model, run_llm=run_llm)
     hooks = None
     if run_llm:
@@ -286,22 +264,6 @@ def trained_tasks(context: RunContext) -> list[str] | None:
         return []
     mark = Marks(context.exp).read("train")
     return None if mark is None else mark["facts"].get("tasks")
-
-
-@torch.no_grad()
-def _frames_of(context: RunContext, model: SpeechLLM, rows: list[Row]) -> Iterator[Tensor]:
-    """Encoder frames of some training clips, the same ones whatever the order of the rows."""
-    cache = context.cache()
-    for row in spread(sorted(rows, key=lambda row: row.id), FITTED_CLIPS):
-        if cache is not None:
-            yield cache.get(row.audio_key())
-            continue
-        try:
-            wave = torch.from_numpy(read_audio(row.audio, row.offset, row.duration))[None]
-        except AudioError:
-            continue  # training counts it by reason
-        encoded = model.encoder(wave.to(context.device), torch.tensor([wave.shape[1]]))
-        yield encoded.frames[0, :, : int(encoded.lengths[0])]
 
 
 def write_layer_weights(model: SpeechLLM, folder: Path) -> Path | None:

@@ -95,6 +95,8 @@ class Projector(Component):
     has_times: bool = True
     #: Whether `fit_frames` is to be called before training.
     fits_frames: bool = False
+    #: Whether `finish` looks at all vectors of a clip and drops those behind the words.
+    trims_pads: bool = False
 
     def __init__(
         self, input_dim: int, output_dim: int, input_layers: int = 1, frame_rate: float = 50.0
@@ -227,8 +229,8 @@ class Projector(Component):
     def fit_frames(self, frames: Iterable[Tensor]) -> None:
         """Learn from encoder frames of the training data before the first phase.
 
-        Called where ``fits_frames`` says so, with the same frames on every rank and at every
-        resume. What is learnt belongs into buffers, so that checkpoints hold it.
+        Called where ``fits_frames`` says so, with the same frames on every rank, unless weights are
+        loaded. What is learnt belongs into buffers, so that checkpoints hold it.
 
         Parameters
         ----------
@@ -257,6 +259,26 @@ class Projector(Component):
         ProjectorOutput
         """
         return output
+
+    def keeping_pads(self) -> Projector:
+        """A copy whose `finish` drops nothing.
+
+        Returns
+        -------
+        Projector
+            With the same weights.
+
+        Raises
+        ------
+        ValueError
+            For a projector that drops nothing anyway.
+        """
+        if not self.trims_pads:
+            raise ValueError(
+                f"decode.inputs names `pads_kept`, but {type(self).__name__} trims no pads: set "
+                "`projector.pads: trim`, or take it out of decode.inputs"
+            )
+        raise NotImplementedError(f"{type(self).__name__} trims pads and has no `keeping_pads`")
 
     @abstractmethod
     def max_output_length(self, lengths: Tensor) -> Tensor:

@@ -209,6 +209,14 @@ class Phase:
         active = [loss for loss in self.losses.values() if loss.weight_at(progress) != 0.0]
         return frozenset().union(*(loss.needs for loss in active))
 
+    def trains(self, block: str) -> bool:
+        """Whether anything of a block (``encoder``, ``projector``, ``llm``) is trained."""
+        return block in {path.partition(".")[0] for path in self.trainable}
+
+    def loads_llm(self) -> bool:
+        """Whether more of the LLM is needed than its tokenizer and embedding table."""
+        return self.runs_llm() or self.trains("llm")
+
     def runs_llm(self) -> bool:
         """Whether any term or measure, at any time, needs the LLM's body."""
         measured = frozenset().union(*(measure.needs for measure in self.measures.values()))

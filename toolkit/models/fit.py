@@ -38,7 +38,7 @@ def check_fit(
     for left, a, right, b in pairs:
         if a != b:
             raise ValueError(f"{left} is {a} but {right} is {b}: write `{left}: !ref <{right}>`")
-    if interleaver.cut == "after_encode" and getattr(projector, "pads", "keep") == "trim":
+    if interleaver.cut == "after_encode" and projector.trims_pads:
         raise ValueError(
             "`pads: trim` looks at a clip's vectors as a whole, but `cut: after_encode` projects it"
             " span by span: use `pads: keep` or `cut: after_project`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -288,7 +289,7 @@ class SpeechMapper(Projector):
         RuntimeError
             When the pad token was never looked up: neither fitted nor loaded.
         """
-        if self.pads == "keep":
+        if not self.trims_pads:
             return output
         if int(self.pad) < 0:
             raise RuntimeError("pads: trim knows no pad token; call fit(rows, tokenizer) or load")
@@ -297,6 +298,17 @@ class SpeechMapper(Projector):
         size = int(kept.max())
         vectors, times = (zero_beyond(v[:, :size], kept) for v in (output.vectors, output.times))
         return ProjectorOutput(vectors, kept, times, output.aux)
+
+    @property
+    def trims_pads(self) -> bool:
+        """As ``pads`` says."""
+        return self.pads == "trim"
+
+    def keeping_pads(self) -> SpeechMapper:
+        """A copy with ``pads: keep``; see `Projector.keeping_pads`."""
+        kept = copy.deepcopy(self) if self.trims_pads else super().keeping_pads()
+        kept.pads = "keep"
+        return kept
 
     def heard(self, output: ProjectorOutput, table: Tensor) -> list[list[int]] | None:
         """The nearest tokens in front of the first pad; None without `pad_token`."""

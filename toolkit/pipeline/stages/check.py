@@ -92,4 +92,19 @@ def run(context: RunContext) -> dict:
             log.info("phase %s: %s optimiser steps%s", name, steps, bound)
     if problem := check_start(context):
         log.warning("%s (before stage 7)", problem)
+    _check_inputs(context)
     return {"packages": versions, "gflops": ceilings, "precision": context.precision}
+
+
+def _check_inputs(context: RunContext) -> None:
+    """Refuse inputs of decoding that there will be no projector for, before anything is trained."""
+    config = context.config
+    inputs = config.select("decode.inputs") or ()
+    if "pads_kept" in inputs:
+        config.build("projector")["projector"].keeping_pads()
+    first = config.select("phases.pretrain") or config.select("phases.train.start")
+    if "pretrained" in inputs and first is None:
+        raise ValueError(
+            "decode.inputs names `pretrained`, but there is no first phase: declare "
+            "phases.pretrain or phases.train.start, or take it out of decode.inputs"
+        )

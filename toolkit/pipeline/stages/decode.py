@@ -54,7 +54,7 @@ def run(context: RunContext) -> dict:
     if "pretrained" in plan.inputs:
         projectors["pretrained"] = _pretrained(context, model, untrained)
     if "pads_kept" in plan.inputs:
-        projectors["pads_kept"] = _pads_kept(model.projector)
+        projectors["pads_kept"] = model.projector.keeping_pads()
     model.eval()
     # Topline and cascade are of the LLM as published, also where all of it was trained.
     published = context.published_llm(model)
@@ -87,18 +87,6 @@ def run(context: RunContext) -> dict:
         facts["sets"][name] = {"items": len(items), "dropped": dict(dropped), "seconds": seconds}
         log.info("%s: %d items, seconds per input %s", name, len(items), seconds)
     return facts
-
-
-def _pads_kept(projector: Projector) -> Projector:
-    """The same weights, with the pads that `finish` would drop."""
-    if getattr(projector, "pads", None) != "trim":
-        raise ValueError(
-            f"decode.inputs names `pads_kept`, but {type(projector).__name__} trims no pads: set "
-            "`projector.pads: trim`, or take it out of decode.inputs"
-        )
-    kept = copy.deepcopy(projector)
-    kept.pads = "keep"
-    return kept
 
 
 def _pretrained(context: RunContext, model: SpeechLLM, untrained: Projector) -> Projector:

@@ -130,7 +130,7 @@ def trained_tensors(
     carried: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """What training may have changed: trained parameters, the buffers of the modules they are in,
-    and those of a projector that was fitted to frames.
+    and those of the projector, which it was fitted to the training data with.
 
     Parameters
     ----------
@@ -148,12 +148,12 @@ def trained_tensors(
     prefixes = tuple(f"{path}." for path in groups)
     out = {}
     for block, module in modules.items():
-        fitted = getattr(module, "fits_frames", False)
         names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         for name, tensor in module.state_dict().items():
             full = f"{block}.{name}"
             trained = full in parameters or full in carried
-            if trained or (name not in names and (fitted or full.startswith(prefixes))):
+            kept = block == "projector" or full.startswith(prefixes)
+            if trained or (name not in names and kept):
                 out[full] = tensor
     return out
 

@@ -32,6 +32,8 @@ def test_report_fits_its_window(finished, tmp_path: Path, width: int) -> None:
     own = finished / "work/exp/tiny/mtbi"
     text = page(merge([own]), "Results")
     assert text.count("<img") >= 1 and "data:image/png" in text
+    # The run's own report is in it: tables that a comparison has no place for.
+    assert "<summary>tiny/mtbi</summary>" in text and "<th>follows, speech</th>" in text
     shown = tmp_path / "frame.html"
     shown.write_text(FRAME.format(width=width, page=html.escape(text, quote=True)))
     command = [

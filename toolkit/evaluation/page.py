@@ -6,6 +6,9 @@ import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import unquote
+
+from markdown_it import MarkdownIt
 
 from toolkit.evaluation.merge import METRICS, Merged
 from toolkit.evaluation.merged_benchmarks import benchmark_tables
@@ -35,17 +38,19 @@ svg { display: block; width: 46rem; max-width: 46rem; min-width: 34rem; }
 details { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .9rem;
           margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
-.curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
-figure { margin: 0; background: #fff; } figcaption { color: #333; font-size: .85rem; }
+.whole p:has(.picture) { display: grid; gap: 1rem; max-width: none;
+                         grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+.picture { display: block; background: #fff; color: #333; font-size: .85rem; }
 @media (max-width: 44rem) {
   body { padding: .8rem; }
-  thead { display: none; }
-  tr { display: block; border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .8rem;
-       padding: .2rem .6rem; }
-  td { display: flex; gap: 1rem; justify-content: space-between; border: 0; padding: .25rem 0; }
-  td:first-child { min-width: 0; }
-  td::before { content: attr(data-label); color: var(--soft); font-weight: 400; flex: none;
-               max-width: 45%; overflow-wrap: anywhere; }
+  .cards thead { display: none; }
+  .cards tr { display: block; border: 1px solid var(--line); border-radius: .4rem;
+              margin: 0 0 .8rem; padding: .2rem .6rem; }
+  .cards td { display: flex; gap: 1rem; justify-content: space-between; border: 0;
+              padding: .25rem 0; }
+  .cards td:first-child { min-width: 0; }
+  .cards td::before { content: attr(data-label); color: var(--soft); font-weight: 400; flex: none;
+                      max-width: 45%; overflow-wrap: anywhere; }
 }
 """
 
@@ -78,8 +83,8 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return (
-        f"<div class=scroll><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
-        "</table></div>"
+        f"<div class=scroll><table class=cards><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -147,17 +152,47 @@ def interval_plot(merged: Merged, name: str, metric: str, kind: str = "speech") 
     )
 
 
-def _picture(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    label = f"{path.parent.parent.name}: {path.stem.replace('_', ' ')}"
-    return (
-        f'<figure><img alt="{escape(label)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(label)}</figcaption></figure>"
-    )
+def embedded(report: Path) -> str:
+    """A Markdown report as HTML that carries its pictures.
+
+    Parameters
+    ----------
+    report : Path
+        Its pictures are named relative to it.
+
+    Returns
+    -------
+    str
+        Wide tables scroll inside the page. A picture that is gone leaves its description.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> report = Path(tempfile.mkdtemp()) / "RESULTS.md"
+    >>> _ = report.write_text("# Words\\n\\n![curve](curve.png)\\n")
+    >>> print(embedded(report).strip())
+    <h1>Words</h1>
+    <p>curve</p>
+    """
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+    def image(self, tokens, i, options, env):
+        label = escape(tokens[i].content)
+        path = report.parent / unquote(tokens[i].attrGet("src") or "")
+        if not path.is_file():
+            return label
+        data = base64.b64encode(path.read_bytes()).decode()
+        picture = f'<img alt="{label}" src="data:image/png;base64,{data}">'
+        return f"<span class=picture>{picture}<br>{label}</span>"
+
+    markdown.add_render_rule("image", image)
+    markdown.add_render_rule("table_open", lambda *_: "<div class=scroll><table>\n")
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    return markdown.render(report.read_text(encoding="utf-8"))
 
 
 def page(merged: Merged, title: str = "Results") -> str:
-    """The whole report: tables, plots, settings and training curves.
+    """Tables and plots of all runs side by side, then the whole report of each.
 
     Parameters
     ----------
@@ -193,19 +228,16 @@ def page(merged: Merged, title: str = "Results") -> str:
                 )
     for table in benchmark_tables(merged):
         parts += [f"<h2>{escape(table.title)}</h2>", html_table(table.header, table.rows)]
-    curves = []
+    whole = []
     for group in merged.groups:
-        for run in group.runs:
-            pictures = sorted(run.folder.glob("*/curves/*.png"))
-            if pictures:
-                figures = "".join(_picture(path) for path in pictures)
-                label = f"{group.name}, seed {run.scores['seed']}"
-                curves.append(
-                    f"<details><summary>{escape(label)}</summary>"
-                    f'<div class="curves">{figures}</div></details>'
+        for report in dict.fromkeys(run.folder.parent / "RESULTS.md" for run in group.runs):
+            if report.exists():
+                whole.append(
+                    f"<details class=whole><summary>{escape(group.name)}</summary>"
+                    f"{embedded(report)}</details>"
                 )
-    if curves:
-        parts += ["<h2>Training curves</h2>", *curves]
+    if whole:
+        parts += ["<h2>Whole reports, with curves and pictures</h2>", *whole]
     body = "\n".join(part for part in parts if part)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

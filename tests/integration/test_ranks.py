@@ -52,15 +52,21 @@ def losses(folder: Path) -> list[dict]:
     return [line["losses"] for line in read_lines(phase(folder) / "train_log.jsonl")]
 
 
+def saved(folder: Path) -> list[int]:
+    """Steps of the checkpoints."""
+    return sorted(int(p.name[-8:]) for p in phase(folder).glob("checkpoints/step_*"))
+
+
 def fresh(finished: Path, folder: Path) -> Path:
     copy_until(finished, folder, "data", "cache", "annotations", "targets")
     return folder
 
 
-def wait_for_steps(folder: Path, steps: int) -> None:
+def wait_for_steps(process: subprocess.Popen, folder: Path, steps: int) -> None:
     end = time.monotonic() + 200
     log = phase(folder) / "train_log.jsonl"
     while not log.exists() or len(log.read_text().splitlines()) < steps:
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end, "training does not get there"
         time.sleep(0.02)
 
@@ -83,23 +89,36 @@ def test_two_processes_give_the_losses_of_one(recipe, finished, tmp_path):
     assert "done before" in finish(start(recipe, two, "--nproc", "2"))
 
 
+def of_rank(process: subprocess.Popen, rank: int) -> int:
+    """Process id of a rank that the command started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
+    own = f"RANK={rank}".encode()
+    (pid,) = (pid for pid, text in environments.items() if own in text.split(b"\0"))
+    return pid
+
+
 @pytest.mark.slow
 def test_warned_and_killed_runs_go_on_with_two_processes_and_with_one(recipe, finished, tmp_path):
+    """Either signal, either rank: `tests/numerics/test_resume_ranks.py`."""
     whole = fresh(finished, tmp_path / "whole")
     finish(start(recipe, whole, *SLOWER))
-    two = fresh(finished, tmp_path / "two")
+    two, one = fresh(finished, tmp_path / "two"), tmp_path / "one"
     process = start(recipe, two, *SLOWER, "--nproc", "2")
-    wait_for_steps(two, 3)
-    process.send_signal(signal.SIGUSR1)
+    wait_for_steps(process, two, 3)
+    process.send_signal(signal.SIGTERM)
     finish(process, 85)
-    assert 3 <= len(losses(two)) < STEPS
-    one = tmp_path / "one"
-    shutil.copytree(two, one, symlinks=True)
-    # Killed without a word, between checkpoints: the steps since the last one are done again.
+    done = len(losses(two))
+    assert 3 <= done < STEPS and saved(two) == [done]
+    # One of them killed without a word, between checkpoints: the steps since are done again.
     process = start(recipe, two, *SLOWER, "--nproc", "2")
-    wait_for_steps(two, len(losses(two)) + 3)
-    process.kill()
-    process.wait()
+    wait_for_steps(process, two, done + 3)
+    os.kill(of_rank(process, 1), signal.SIGKILL)
+    out = process.communicate(timeout=100)[0]
+    # A failure and no request to start again: something is wrong with that machine.
+    assert process.returncode not in (0, 85), out
+    assert done + 3 <= len(losses(two)) < STEPS and saved(two) == [done]
+    shutil.copytree(two, one, symlinks=True)
     finish(start(recipe, two, *SLOWER, "--nproc", "2"))
     finish(start(recipe, one, *SLOWER))
     for folder in (one, two):

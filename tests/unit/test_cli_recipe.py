@@ -40,6 +40,9 @@ sets:
     said: !new:toolkit.data.sets.TranscriptionSet
         manifests: [!ref <work>/data/train.jsonl]
         instructions: ["say one"]
+    described: !new:toolkit.data.sets.SpeechSet
+        manifests: [!ref <work>/data/train.jsonl]
+        describe: !new:toolkit.teachers.SeedTranscript {{attributes: [language]}}
 phases:
     train: !new:toolkit.training.phase.Phase
         trainable: [projector]
@@ -171,10 +174,15 @@ def test_preview_prints_what_the_llm_reads(context):
     row = next(r for r in context.rows(context.manifests()[0]) if r.id in text)
     assert f"<speech 0.00-{row.duration:.2f} s>" in text
     assert f"[{row.text}</s>]" in text
-    assert f"target: {row.text}" in text
+    assert f"target: {row.text}" in text and "aims:" not in text
     coloured = preview(context, "said", 1, colours=True)
     assert f"\x1b[32m[{row.text}</s>]\x1b[0m" in coloured
-    with pytest.raises(KeyError, match="sets has no 'sad'; it has said"):
+    # What losses on the transcript aim at, where it is something else.
+    described = preview(context, "described", 1, colours=False)
+    row = next(r for r in context.rows(context.manifests()[0]) if r.id in described)
+    told = f"[00:00:00 - 00:00:01] {row.text} (Language: en)"
+    assert f"transcript: {row.text}\naims: {told}\n" in described
+    with pytest.raises(KeyError, match="sets has no 'sad'; it has said, described"):
         preview(context, "sad", 1, colours=False)
 
 

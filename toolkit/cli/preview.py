@@ -124,6 +124,8 @@ def _sample(example: Example, rendered: str, tokenizer) -> str:
         f"== {example.id} ({example.row.duration:.2f} s, {example.row.audio})",
         f"transcript: {example.row.text}",
     ]
+    if example.aims is not None:
+        lines.append(f"aims: {example.aims}")
     if example.response is not None:
         lines.append(
             f"target: {tokenizer.decode(list(example.response), skip_special_tokens=True)}"

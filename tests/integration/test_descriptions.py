@@ -23,6 +23,7 @@ from toolkit.inference import SpeechLLM
 from toolkit.llms import CausalLM
 from toolkit.pipeline.runner import RunOptions, open_run, run
 from toolkit.pipeline.table import BY_NAME
+from toolkit.projectors import LayerwiseQFormer
 from toolkit.segments import Side, Speech
 from toolkit.training.checkpoint import WEIGHTS, read_tensors
 from toolkit.training.record import read_lines
@@ -344,6 +345,10 @@ def test_a_warm_start_writes_the_attributes_without_the_llm(there, recipe, monke
     built = []
     build = CausalLM._build
     monkeypatch.setattr(CausalLM, "_build", lambda *a: (built.append(a[0]), build(*a))[1])
+    fitted, fit = [], LayerwiseQFormer.fit_frames
+    monkeypatch.setattr(
+        LayerwiseQFormer, "fit_frames", lambda *a: (fitted.append(a[0]), fit(*a))[1]
+    )
     options = RunOptions(recipe, overrides=WARM_START, tag="warm")
     options.stage, options.stop_stage = "cache", "pretrain"
     (context,) = run(options)
@@ -367,6 +372,8 @@ def test_a_warm_start_writes_the_attributes_without_the_llm(there, recipe, monke
     options.stage, options.stop_stage = "teach", "train"
     (context,) = run(options)
     assert built and (context.exp / "train" / "best").exists()
+    # The main phase starts from weights that were fitted.
+    assert len(fitted) == 1
     # They are still these when the model leaves: what is loaded gives the trained one's vectors.
     options.stage = options.stop_stage = "export"
     run(options)

@@ -97,3 +97,8 @@ def test_pretrained_needs_a_first_phase(stages, finished, tmp_path):
     # Nor are there pads to keep where none are trimmed.
     with pytest.raises(ValueError, match="trims no pads"):
         stages("decode", "decode", ["decode.inputs=[speech, text, pads_kept]"], force=True)
+    # Both are known before anything is trained.
+    with pytest.raises(ValueError, match="trims no pads"):
+        stages("check", "check", ["decode.inputs=[speech, text, pads_kept]"])
+    with pytest.raises(ValueError, match="no first phase"):
+        stages("check", "check", ["decode.inputs=[speech, pretrained]", "phases.pretrain=null"])

@@ -105,3 +105,7 @@ def test_weights_that_a_phase_does_not_load_are_not_counted():
     assert frozen("pretrain", cached=False) == table + count_parameters(encoder)
     assert frozen("train", cached=True) == count_parameters(llm)
     assert table < 0.1 * count_parameters(llm)
+    # The table alone is read in the LLM's own dtype, whatever runs the phase.
+    llm.dtype = "float32"
+    assert frozen("pretrain", cached=True) == 2 * table
+    assert frozen("train", cached=True) == count_parameters(llm)

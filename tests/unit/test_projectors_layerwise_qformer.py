@@ -148,6 +148,8 @@ def test_a_checkpoint_holds_the_frames_statistics_whatever_trains() -> None:
         saved = trained_tensors({"projector": projector}, groups)
         buffers = {"projector.frame_mean", "projector.frame_scale"} if standardise else set()
         assert saved.keys() == {"projector.project.weight"} | buffers
+        # Nor has a phase that trains the LLM alone anywhere else to take them from.
+        assert trained_tensors({"projector": projector}, {"llm": []}).keys() == buffers
 
 
 def test_any_length_gives_the_same_number_of_vectors() -> None:

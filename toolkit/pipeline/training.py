@@ -324,14 +324,13 @@ class SampleWriter:
         answers = self.model.generate(batch, max_new_tokens=40)
         lines = [f"## Step {step}", ""]
         for example, answer in zip(self.examples, answers, strict=True):
-            target = self.model.llm.tokenizer.decode(example.response, skip_special_tokens=True)
-            lines += [
-                f"**{example.task}** {example.row.id}: {example.row.text}",
-                "",
-                f"- target: {' '.join(target.split())}",
-                f"- answer: {' '.join(answer.split())}",
-                "",
-            ]
+            lines += [f"**{example.task}** {example.row.id}: {example.row.text}", ""]
+            if example.aims is not None:
+                lines.append(f"- aims: {' '.join(example.aims.split())}")
+            if example.response is not None:
+                target = self.model.llm.tokenizer.decode(example.response, skip_special_tokens=True)
+                lines.append(f"- target: {' '.join(target.split())}")
+            lines += [f"- answer: {' '.join(answer.split())}", ""]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as handle:
             handle.write("\n".join(lines))

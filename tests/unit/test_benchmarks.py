@@ -122,6 +122,29 @@ def test_a_task_on_the_same_clips_narrows_no_interval(superb):
     assert twice["speech"] == pytest.approx(once["speech"]) and once["speech"]["value"] == 0.5
 
 
+def test_questions_of_one_task_on_the_same_clips_narrow_no_interval(superb):
+    """Nor do they make a test surer, or what answers share with the text LLM's."""
+    file = superb / "EmotionRecognition_Made" / "test" / "metadata.json"
+    entries = json.loads(file.read_text())
+
+    def scored():
+        items = Classification(str(superb), tasks=["EmotionRecognition_Made"]).items()
+        answers = decoded(items, text=lambda i: i.label, speech="happy", blank="sad")
+        scores = Classification(str(superb)).score(items, answers, PLAN)
+        (task,) = scores["tasks"].values()
+        return scores["n"], [
+            *(task[key]["speech"] for key in ("strict", "authors")),
+            task["strict_speech_minus"]["blank"],
+            scores["agreement"]["speech"]["rouge_l"],
+        ]
+
+    n, once = scored()
+    file.write_text(json.dumps(entries | {f"../test/{name}": e for name, e in entries.items()}))
+    assert scored()[0] == 2 * n
+    for one, other in zip(once, scored()[1], strict=True):
+        assert other == pytest.approx(one)
+
+
 def test_a_recipe_may_say_what_the_text_llm_reads(superb):
     benchmark = Classification(
         str(superb), tasks=["EmotionRecognition_Made"], describe=lambda row: f"{row.id} reads"

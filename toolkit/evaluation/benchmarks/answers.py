@@ -92,13 +92,16 @@ class Answers(Benchmark):
                     label=row.answer,
                     metric="exact match",
                     # Several questions on one passage rise and fall together.
-                    extra={"answers": list(right), "unit": row.attributes.get("prompt", row.id)},
+                    extra={
+                        "answers": list(right),
+                        "unit": row.attributes.get("prompt", row.audio),
+                    },
                 )
             )
         return items
 
     def score(self, items: list[BenchmarkItem], decoded: Decoded, plan: ScorePlan) -> dict:
-        units = [str(item.extra["unit"]) for item in items]
+        units = [item.unit for item in items]
 
         def numbers(answers: Sequence[str]) -> dict[str, list]:
             rows = [
@@ -125,7 +128,7 @@ class Answers(Benchmark):
             "speech_minus": {
                 m: against({name: own[m] for name, own in pairs.items()}, plan) for m in metrics
             },
-            "agreement": agreement(decoded, plan),
+            "agreement": agreement(items, decoded, plan),
         }  # fmt: skip
         scores["summary"] = scores["metrics"]
         return scores

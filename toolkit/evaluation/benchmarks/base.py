@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from toolkit.data.manifest import Row, write_manifest
 from toolkit.data.splits import spread
 from toolkit.evaluation.benchmarks.items import BenchmarkItem, as_text, rows_of
 from toolkit.evaluation.plans import INPUTS, OTHER_PROJECTORS, DecodeItem
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.statistics import paired_bootstrap
+from toolkit.evaluation.statistics import by_unit, paired_bootstrap
 from toolkit.evaluation.tables import LABELS, with_interval
 from toolkit.text import rouge_l
 
@@ -184,11 +186,12 @@ class Benchmark(ABC):
         return len(rows)
 
 
-def agreement(decoded: Decoded, plan: ScorePlan) -> dict[str, dict]:
+def agreement(items: Sequence[BenchmarkItem], decoded: Decoded, plan: ScorePlan) -> dict[str, dict]:
     """How close the answers are to those of the text LLM that read the description.
 
     Parameters
     ----------
+    items : sequence of BenchmarkItem
     decoded : mapping
         With the input ``text``.
     plan : ScorePlan
@@ -203,9 +206,15 @@ def agreement(decoded: Decoded, plan: ScorePlan) -> dict[str, dict]:
     for name, rows in decoded.items():
         if name == "text":
             continue
-        pairs = [(rouge_l(text[i]["answer"], row["answer"]), 1) for i, row in rows.items()]
-        losses = [(row["nll"], row["tokens"]) for row in rows.values() if row["tokens"]]
-        out[name] = {"rouge_l": interval(pairs, plan), "nll_per_token": interval(losses, plan)}
+        told = [i for i in items if rows[i.id]["tokens"]]
+        agreed = by_unit(
+            [i.unit for i in items],
+            [(rouge_l(text[i.id]["answer"], rows[i.id]["answer"]), 1) for i in items],
+        )
+        losses = by_unit(
+            [i.unit for i in told], [(rows[i.id]["nll"], rows[i.id]["tokens"]) for i in told]
+        )
+        out[name] = {"rouge_l": interval(agreed, plan), "nll_per_token": interval(losses, plan)}
     return out
 
 
@@ -241,25 +250,33 @@ def agreement_table(scores: Mapping[str, Mapping]) -> str:
     return markdown(header, lines)
 
 
-def macro(groups: Mapping[str, Sequence[float]]) -> list[tuple[float, float]]:
-    """Values as pairs whose ratio is the mean of the groups' means.
+def macro(
+    groups: Mapping[str, Sequence[float]], units: Mapping[str, Sequence[str]]
+) -> list[np.ndarray]:
+    """Mean of the groups' means, as what is resampled: clips, not questions on them.
 
     Parameters
     ----------
     groups : mapping of str to sequence of float
+        Values of the items; a single group for its own mean.
+    units : mapping of str to sequence of str
+        `BenchmarkItem.unit` of the same items, for these groups and maybe others.
 
     Returns
     -------
-    list of (float, float)
-        For `toolkit.evaluation.statistics.bootstrap`.
+    list of ndarray (2,)
+        One per unit, for `toolkit.evaluation.statistics.bootstrap`: their ratio is the mean.
 
     Example
     -------
-    >>> pairs = macro({"a": [1, 1, 1], "b": [0]})
-    >>> sum(p[0] for p in pairs) / sum(p[1] for p in pairs)
-    0.5
+    >>> pairs = macro({"a": [1, 1, 1, 1], "b": [0]}, {"a": ["u", "v", "u", "w"], "b": ["u"]})
+    >>> [pair.tolist() for pair in pairs]
+    [[0.5, 1.5], [0.25, 0.25], [0.25, 0.25]]
     """
-    return [(value / len(g), 1 / len(g)) for g in groups.values() for value in g]
+    return by_unit(
+        [unit for name in groups for unit in units[name]],
+        [(value / len(own), 1 / len(own)) for own in groups.values() for value in own],
+    )
 
 
 def against(

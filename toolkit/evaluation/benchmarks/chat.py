@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from toolkit.evaluation.benchmarks.items import BenchmarkError, BenchmarkItem, t
 from toolkit.evaluation.benchmarks.judge import Judge, Messages, two_scores
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.statistics import by_unit
 from toolkit.evaluation.tables import with_interval
 
 #: Tasks of the benchmark -> the categories it reports.
@@ -183,7 +181,7 @@ class Chat(Benchmark):
 
     def score(self, items: list[BenchmarkItem], decoded: Decoded, plan: ScorePlan) -> dict:
         scores: dict[str, Any] = {"kind": "chat", "n": len(items), "judged": False}
-        scores["agreement"] = agreement(decoded, plan)
+        scores["agreement"] = agreement(items, decoded, plan)
         scores["summary"] = {"ROUGE-L": {n: e["rouge_l"] for n, e in scores["agreement"].items()}}
         if plan.judge is None:
             return scores
@@ -198,22 +196,20 @@ class Chat(Benchmark):
             return scores
         scores["judged"] = True
         groups = sorted({items[k].group for k in kept})
-        # Questions on one clip rise and fall together: clips are resampled.
-        clips = {g: [items[k].audio for k in kept if items[k].group == g] for g in groups}
-        by_clip = partial(by_unit, [clip for g in groups for clip in clips[g]])
+        units = {g: [items[k].unit for k in kept if items[k].group == g] for g in groups}
         pairs: dict[str, list] = {}
         for name, found in verdicts.items():
             by_group = {g: [found[k] for k in kept if items[k].group == g] for g in groups}
-            pairs[name] = by_clip(macro({g: [v[1] for v in own] for g, own in by_group.items()}))
+            given = {g: [v[1] for v in own] for g, own in by_group.items()}
+            reference = {g: [v[0] for v in own] for g, own in by_group.items()}
             wins = {g: [float(v[1] > v[0]) for v in own] for g, own in by_group.items()}
-            reference = macro({g: [v[0] for v in own] for g, own in by_group.items()})
+            pairs[name] = macro(given, units)
             scores.setdefault("inputs", {})[name] = {
                 "score": interval(pairs[name], plan),
-                "reference": interval(by_clip(reference), plan),
-                "wins": interval(by_clip(macro(wins)), plan),
+                "reference": interval(macro(reference, units), plan),
+                "wins": interval(macro(wins, units), plan),
                 "categories": {
-                    g: interval(by_unit(clips[g], [(v[1], 1.0) for v in own]), plan)
-                    for g, own in by_group.items()
+                    g: interval(macro({g: own}, units), plan) for g, own in given.items()
                 },
             }
         scores["speech_minus"] = against(pairs, plan)

@@ -27,7 +27,6 @@ from toolkit.evaluation.benchmarks.base import (
 from toolkit.evaluation.benchmarks.items import BenchmarkError, BenchmarkItem, text_field
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.statistics import by_unit
 from toolkit.evaluation.tables import with_interval
 from toolkit.text import normaliser
 
@@ -202,6 +201,7 @@ class Classification(Benchmark):
         tasks: dict[str, list[BenchmarkItem]] = {}
         for item in items:
             tasks.setdefault(item.group, []).append(item)
+        units = {name: [item.unit for item in own] for name, own in tasks.items()}
         options = {name: list(own[0].extra["options"]) for name, own in tasks.items()}
         rules = {
             "authors": lambda answer, item: consecutive_words(answer, item.label),
@@ -226,19 +226,17 @@ class Classification(Benchmark):
                 "majority": {"label": common, "value": count / len(own)},
             }
             for rule, found in correct.items():
-                pairs = {name: [(v, 1.0) for v in groups[task]] for name, groups in found.items()}
+                pairs = {n: macro({task: groups[task]}, units) for n, groups in found.items()}
                 entry[rule] = {name: interval(p, plan) for name, p in pairs.items()}
                 entry[f"{rule}_speech_minus"] = against(pairs, plan)
             scores["tasks"][task] = entry
-        # Several tasks may ask about one clip: clips are resampled.
-        units = [item.audio for own in tasks.values() for item in own]
         for rule, found in correct.items():
-            pairs = {name: by_unit(units, macro(groups)) for name, groups in found.items()}
+            pairs = {name: macro(groups, units) for name, groups in found.items()}
             scores[rule] = {name: interval(p, plan) for name, p in pairs.items()}
             scores[f"{rule}_speech_minus"] = against(pairs, plan)
         values = [entry["majority"]["value"] for entry in scores["tasks"].values()]
         scores["majority"] = sum(values) / len(values)
-        scores["agreement"] = agreement(decoded, plan)
+        scores["agreement"] = agreement(items, decoded, plan)
         scores["summary"] = {
             **{task.partition("_")[0]: e["strict"] for task, e in scores["tasks"].items()},
             "mean": scores["strict"],

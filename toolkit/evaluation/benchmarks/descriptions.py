@@ -21,7 +21,6 @@ from toolkit.evaluation.benchmarks.base import (
 from toolkit.evaluation.benchmarks.items import BenchmarkError, BenchmarkItem
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.statistics import by_unit
 from toolkit.evaluation.tables import with_interval
 from toolkit.teachers.named_values import ASPECTS, named_values
 from toolkit.teachers.pool import InstructionPool
@@ -116,12 +115,12 @@ class Descriptions(Benchmark):
         }
         scores: dict[str, Any] = {"kind": "descriptions", "n": len(items), "tasks": {}}
         right: dict[str, dict[str, list[float]]] = {name: {} for name in decoded}
-        units: list[str] = []
+        units: dict[str, list[str]] = {}
         for attribute in options:
             own = [i for i in items if attribute in i.extra["values"]]
             if not own:
                 continue
-            units += [i.id for i in own]
+            units[attribute] = [i.unit for i in own]
             truth = [i.extra["values"][attribute] for i in own]
             common, count = Counter(truth).most_common(1)[0]
             pairs, named = {}, {}
@@ -129,8 +128,9 @@ class Descriptions(Benchmark):
                 values = [said[name][i.id][attribute] for i in own]
                 hits = [float(v == {t}) for v, t in zip(values, truth, strict=True)]
                 right[name][attribute] = hits
-                pairs[name] = [(hit, 1.0) for hit in hits]
-                named[name] = interval([(float(bool(v)), 1.0) for v in values], plan)
+                pairs[name] = macro({attribute: hits}, units)
+                says = {attribute: [float(bool(v)) for v in values]}
+                named[name] = interval(macro(says, units), plan)
             scores["tasks"][attribute] = {
                 "n": len(own),
                 "options": options[attribute],
@@ -139,13 +139,12 @@ class Descriptions(Benchmark):
                 "named": named,
                 "strict_speech_minus": against(pairs, plan),
             }
-        # Attributes of one clip rise and fall together: clips are resampled.
-        means = {name: by_unit(units, macro(groups)) for name, groups in right.items()}
+        means = {name: macro(groups, units) for name, groups in right.items()}
         scores["strict"] = {name: interval(p, plan) for name, p in means.items()}
         scores["strict_speech_minus"] = against(means, plan)
         majorities = [entry["majority"]["value"] for entry in scores["tasks"].values()]
         scores["majority"] = sum(majorities) / len(majorities)
-        scores["agreement"] = agreement(decoded, plan)
+        scores["agreement"] = agreement(items, decoded, plan)
         scores["summary"] = {
             **{name.replace("_", " "): e["strict"] for name, e in scores["tasks"].items()},
             "mean": scores["strict"],

@@ -34,7 +34,6 @@ from toolkit.evaluation.benchmarks.items import (
 from toolkit.evaluation.benchmarks.judge import demonstrates_reasoning
 from toolkit.evaluation.score_plans import ScorePlan
 from toolkit.evaluation.scoring import interval
-from toolkit.evaluation.statistics import by_unit
 from toolkit.evaluation.tables import with_interval
 from toolkit.text import word_errors
 
@@ -140,8 +139,7 @@ class InstructionFollowing(Benchmark):
         parts = {part: own for part, own in parts.items() if own}
         scores: dict[str, Any] = {"kind": "following", "n": len(items), "readings": {}}
         judged: dict[str, list[float]] = {}
-        # Questions on one clip rise and fall together: clips are resampled.
-        units = {part: [i.audio for i in own] for part, own in parts.items()}
+        units = {part: [i.unit for i in own] for part, own in parts.items()}
         scores["unjudged"] = 0
         if REASONING in parts and plan.judge is not None:
             judged, units[REASONING] = self._reasoning(parts[REASONING], decoded, plan)
@@ -163,7 +161,7 @@ class InstructionFollowing(Benchmark):
             for part in (CLOSED, PLAIN)
             if part in parts
         }
-        scores["agreement"] = agreement(decoded, plan)
+        scores["agreement"] = agreement(items, decoded, plan)
         main = scores["readings"]["authors"]
         scores["summary"] = {"IFrate": main["if_rate"], "forgetting": main["forgetting"]}
         return scores
@@ -184,7 +182,7 @@ class InstructionFollowing(Benchmark):
     def _reasoning(
         own, decoded: Decoded, plan: ScorePlan
     ) -> tuple[dict[str, list[float]], list[str]]:
-        """Verdicts on the items that have one under every input, and the clips of these."""
+        """Verdicts on the items that have one under every input, and the units of these."""
         verdicts = {
             name: demonstrates_reasoning(
                 plan.judge, [(i.instruction, rows[i.id]["answer"]) for i in own]
@@ -195,7 +193,7 @@ class InstructionFollowing(Benchmark):
         if not kept:
             return {}, []
         found = {n: [float(v[k]) for k in kept] for n, v in verdicts.items()}
-        return found, [own[k].audio for k in kept]
+        return found, [own[k].unit for k in kept]
 
     @staticmethod
     def _reading(
@@ -203,15 +201,11 @@ class InstructionFollowing(Benchmark):
         units: Mapping[str, Sequence[str]],
         plan: ScorePlan,
     ) -> dict:
-        pairs = {
-            name: by_unit([unit for part in groups for unit in units[part]], macro(groups))
-            for name, groups in values.items()
-        }
+        pairs = {name: macro(groups, units) for name, groups in values.items()}
         out: dict[str, Any] = {
             "parts": {
                 name: {
-                    part: interval(by_unit(units[part], [(v, 1.0) for v in own]), plan)
-                    for part, own in groups.items()
+                    part: interval(macro({part: own}, units), plan) for part, own in groups.items()
                 }
                 for name, groups in values.items()
             },

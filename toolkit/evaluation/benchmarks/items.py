@@ -57,6 +57,11 @@ class BenchmarkItem:
     metric: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def unit(self) -> str:
+        """What is resampled, as questions on it rise and fall together: the clip by default."""
+        return str(self.extra.get("unit", self.audio))
+
     def decode_item(self, row: Row, name: str) -> DecodeItem:
         """What the decode stage asks the model.
 

@@ -154,21 +154,25 @@ def test_begun_work_goes_on_and_a_wrong_folder_is_refused(again, capsys):
     assert "taken_from" not in facts
 
 
-def test_audio_is_hashed_once_for_all_starts(finished, tmp_path, stages, monkeypatch):
-    import toolkit.data.digests as module
+def test_audio_is_hashed_once_for_all_starts_and_the_index_read_once_a_start(
+    finished, tmp_path, stages, monkeypatch
+):
+    import toolkit.data.digests as digests
+    import toolkit.data.feature_store as feature_store
 
-    whole, hashed = module.sha256_of_file, []
+    hashed, read = [], []
 
-    def sha256_of_file(path):
-        hashed.append(path)
-        return whole(path)
+    def noting(module, name: str, paths: list) -> None:
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path: [paths.append(path), whole(path)][1])
 
-    monkeypatch.setattr(module, "sha256_of_file", sha256_of_file)
+    noting(digests, "sha256_of_file", hashed)
+    noting(feature_store, "json_lines_so_far", read)
     copy_until(finished, tmp_path, "data", "cache", "annotations", "targets")
     for wav in Path("work/data").rglob("*.wav"):
         os.utime(wav, (0, 0))  # files of this very moment are not believed to stay as they are
-    for tag in ("a", "b"):
-        module.keep_digests(None)  # a new process knows nothing
+    for i, tag in enumerate("ab"):
+        digests.keep_digests(None)  # a new process knows nothing
         stages("pretrain", "pretrain", SMALL, tag=tag)
-        assert len(hashed) == len(set(hashed)) > 0
+        assert len(hashed) == len(set(hashed)) > 0 and len(read) == i + 1
     assert len(Path("work/audio_digests.txt").read_text().splitlines()) == len(hashed)

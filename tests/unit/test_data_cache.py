@@ -230,6 +230,36 @@ def test_ranks_share_the_rows(tmp_path, rows):
     assert total == Counter(cached=4)
 
 
+def test_the_index_is_read_again_only_when_it_changed(tmp_path, monkeypatch):
+    import toolkit.data.feature_store as module
+
+    whole, read = module.json_lines_so_far, []
+
+    def json_lines_so_far(path):
+        read.append(path.name)
+        return whole(path)
+
+    def add(rank: int, key: str) -> None:
+        with FeatureCache(tmp_path, "f", "float32").writer(rank) as writer:
+            writer.add(key, torch.ones(1, 2, 3))
+
+    add(0, "a")
+    monkeypatch.setattr(module, "json_lines_so_far", json_lines_so_far)
+    cache = FeatureCache(tmp_path, "f", "float32")
+    cache.reload()
+    assert read == ["rank0.jsonl"] and cache.missing("ab") == ["b"]
+    for rank, key in ((0, "b"), (1, "c")):
+        add(rank, key)
+        cache.reload()
+        assert key in cache and cache.get(key).shape == (1, 2, 3)
+    del read[:]
+    cache.reload()
+    assert not read
+    (cache.folder / "rank1-00000.safetensors").unlink()
+    cache.reload()
+    assert cache.missing("abc") == ["c"] and read == ["rank0.jsonl", "rank1.jsonl"]
+
+
 def test_duration_batches_respect_the_budget(rows):
     batches = duration_batches(rows, 1.5)
     assert [[row.id for row in batch] for batch in batches] == [["r3"], ["r1"], ["r0", "r2"]]

@@ -85,16 +85,25 @@ class FeatureCache:
         self.shard_bytes = shard_bytes
         self._handles: OrderedDict[str, Any] = OrderedDict()
         self._pid = os.getpid()
+        self._seen: Any = None
         self.reload()
 
     def reload(self) -> None:
-        """Read the index again, to see what other writers have finished."""
+        """Read the index again if it was changed, to see what other writers have finished."""
+        shards = {path.name: path.name for path in self.folder.glob("rank*.safetensors")}
+        indexes = sorted(self.folder.glob("rank*.jsonl"))
+        stats = [os.stat(path) for path in indexes]
+        seen = (shards, indexes, [(stat.st_size, stat.st_mtime_ns) for stat in stats])
+        if self._seen == seen:
+            return
+        self._seen = seen
         self._index: dict[str, tuple[str, int]] = {}
-        shards = {path.name for path in self.folder.glob("rank*.safetensors")}
-        for index in sorted(self.folder.glob("rank*.jsonl")):
+        for index in indexes:
             for entry in json_lines_so_far(index):
-                if entry["shard"] in shards:
-                    self._index[entry["key"]] = (entry["shard"], entry["frames"])
+                # One string for all clips of a shard: there may be a million of them.
+                shard = shards.get(entry["shard"])
+                if shard is not None:
+                    self._index[entry["key"]] = (shard, entry["frames"])
 
     def __contains__(self, key: str) -> bool:
         return key in self._index

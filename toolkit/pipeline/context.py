@@ -70,6 +70,7 @@ class RunContext:
     device: str = "cpu"
     num_processes: int = 2
     overrides: list[str] = field(default_factory=list)
+    _caches: dict[tuple, FeatureCache] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def seed(self) -> int:
@@ -222,12 +223,15 @@ class RunContext:
         if not isinstance(settings, dict):
             return None
         encoder = self.config.build("encoder")["encoder"]
-        return FeatureCache(
-            self.work / "cache",
-            fingerprint=encoder.fingerprint(),
-            dtype=settings.get("dtype", "bfloat16"),
-            max_bytes=int(float(settings.get("max_gib", 20)) * 2**30),
-        )
+        dtype = settings.get("dtype", "bfloat16")
+        max_bytes = int(float(settings.get("max_gib", 20)) * 2**30)
+        key = (encoder.fingerprint(), dtype, max_bytes)
+        if key in self._caches:
+            # A phase asks several times, and the index of a million clips takes seconds to read.
+            self._caches[key].reload()
+        else:
+            self._caches[key] = FeatureCache(self.work / "cache", *key)
+        return self._caches[key]
 
     def collator(self, model: SpeechLLM, run_llm: bool = True) -> Collator:
         """Turns examples into batches for this model."""

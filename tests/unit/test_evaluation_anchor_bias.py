@@ -282,6 +282,19 @@ def test_text_regression_sees_a_change_and_only_a_change(sources, rows) -> None:
     assert "follows: title" in table
 
 
+def test_text_regression_draws_transcripts(sources, rows) -> None:
+    """Of two tasks of which each transcript passes one, the rate has no spread."""
+    half = {row.text for row in rows[:2]}
+    checks = {"a": lambda answer, text: text in half, "b": lambda answer, text: text not in half}
+    pool = InstructionPool([Task(name, ("Say:", "Tell:"), check) for name, check in checks.items()])
+    plan = TextRegressionPlan(pool=pool, items_per_task=4, texts=1, max_new_tokens=2)
+    llm = CausalLM(sources[1]).materialise().eval()
+    found = text_regression(llm, llm, Prompt("{instruction}\n{audio}"), rows, plan)
+    passed = found["following"]["trained"]
+    assert found["tasks"]["a"]["trained"] == 0.5
+    assert [passed[key] for key in ("value", "low", "high")] == [0.5] * 3
+
+
 def test_perplexity_by_hand(sources, rows) -> None:
     llm = CausalLM(sources[1]).materialise().eval()
     plan = TextRegressionPlan(pool=POOL, items_per_task=1, texts=1, max_new_tokens=2)

@@ -26,7 +26,7 @@ TASKS = [
     Task("new", ("e", "f"), attempted, target="answer", score=exact, seen=False),
 ]
 POOL = InstructionPool(TASKS)
-ROWS = [Row(f"u{i}", "/a.wav", 1.0, "said", "en", "s", answer="yes") for i in range(3)]
+ROWS = [Row(f"u{i}", f"/{i}.wav", 1.0, "said", "en", "s", answer="yes") for i in range(3)]
 PLAN = DecodePlan({"test": "t.jsonl"}, pool=POOL, grid=["test"], grid_items=3)
 
 
@@ -163,6 +163,37 @@ def test_tasks_on_the_same_utterances_are_resampled_together():
     entry = generalisation({"text": rows}, ScorePlan(bootstrap=100), pool)["text"]
     mean = entry["quality"]["seen task, seen wording"]
     assert [mean[k] for k in ("value", "low", "high")] == pytest.approx([0.5] * 3)
+
+
+def test_questions_on_one_recording_are_drawn_together():
+    """By whatever names their rows go, in one task or in two."""
+    tasks = [
+        Task(n, (n, n.upper()), attempted, target="answer", score=exact, source_languages=(n,))
+        for n in "ab"
+    ]
+    pool = InstructionPool(tasks)
+    plan = DecodePlan({"test": "t"}, pool=pool, grid_items=8)
+    rows = [
+        Row(f"p{i // 2}-q{i % 2}-{n}", f"/p{i // 2}.wav", 1.0, "said", n, "s", answer="yes")
+        for n in "ab"
+        for i in range(8)
+    ]
+    # The answers of a recording are all right, or all wrong, and the other way round in task b.
+    own = [
+        decoded_row(i, "text", "yes" if (i.row.id[1] in "02") == (i.task == "a") else "wrong")
+        for i in plan.grid_of(rows)
+    ]
+    apart = [{k: v for k, v in row.items() if k != "clip"} for row in own]
+
+    def interval(answers, *names):
+        chosen = [row for row in answers if row["task"] in names]
+        found = generalisation({"text": chosen}, ScorePlan(bootstrap=2000), pool)["text"]
+        entry = found["quality"]["seen task, seen wording"]
+        assert entry["value"] == 0.5
+        return entry["high"] - entry["low"]
+
+    assert interval(own, "a") > 1.25 * interval(apart, "a") > 0
+    assert interval(own, "a", "b") == pytest.approx(0) and interval(apart, "a", "b") > 0.2
 
 
 @pytest.mark.parametrize("name", ["repetition", "transcription"])

@@ -205,6 +205,8 @@ def test_a_report_says_whose_tests_and_what_intervals_it_shows(tmp_path):
     assert "blanked audio (control) minus speech: wer +0.250 (p ≤ 0.02)" in one
     both = report(*(scored(seed, bootstrap=50, confidence=0.9) for seed in (3, 4)))
     assert "Paired tests (seed 3):" in both and "Tasks (seed 3):" in both
+    drawn = report(scored(6, bootstrap=50, confidence=0.9, resampled="recordings"))
+    assert "Intervals: 90 % bootstrap over recordings;" in drawn
     # A score file of before says neither, and is of the defaults.
     old = report(scored(5))
     assert "Intervals: 95 % bootstrap over items;" in old and "(p = 0.020)" in old

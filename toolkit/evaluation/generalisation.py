@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.evaluation.score_plans import ScorePlan
+from toolkit.evaluation.scoring import recordings
 from toolkit.teachers.pool import TRANSCRIPT_TASKS, InstructionPool, Task
 from toolkit.text import rouge_l, word_error_rate
 from toolkit.training.curves import new_figure, save_figure
@@ -129,21 +130,24 @@ class Grid:
                     self.quality[name][w, u] = quality(row, task, told, normaliser)
 
     def resampled(self, what: str, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Mean over drawn utterances of each cell.
+        """Mean over drawn recordings of each cell.
 
         Parameters
         ----------
         what : str
             ``following`` or ``quality``.
         draws : mapping of str to ndarray (R, N)
-            Utterances per task and resample.
+            Per task and resample, how often each utterance was drawn.
 
         Returns
         -------
         dict of str to ndarray (R, wordings)
         """
         values = getattr(self, what)
-        return {name: values[name][:, drawn].mean(-1).T for name, drawn in draws.items()}
+        return {
+            name: times @ values[name].T / times.sum(-1, keepdims=True)
+            for name, times in draws.items()
+        }
 
 
 def _mean(
@@ -179,7 +183,7 @@ def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 
 def _interval(values: np.ndarray, confidence: float) -> dict[str, float | None]:
-    """The first value is that of all utterances, the others of the resamples.
+    """The first value is that of all recordings, the others of the resamples.
 
     A value that does not exist (no held-out task, a ratio to nothing) is None, so that the scores
     stay valid JSON.
@@ -203,8 +207,8 @@ def generalisation(
         Name -> decoded rows on the same items; ``text``, the LLM on gold transcripts, is among
         them.
     plan : ScorePlan
-        Normaliser and number of resamples; utterances are resampled, all wordings of one together
-        and the same ones for all tasks on them.
+        Normaliser and number of resamples; recordings are resampled, with all that is asked about
+        one, and the same draws for all tasks that are on the same recordings.
     pool : InstructionPool
 
     Returns
@@ -217,15 +221,7 @@ def generalisation(
     text = {row["id"]: row for row in decoded["text"]}
     seen = {row["task"] for row in decoded["text"] if row["seen_task"]}
     grids = {name: Grid(rows, text, pool, plan.normaliser) for name, rows in decoded.items()}
-    rng = np.random.default_rng(0)
-    shared: dict[tuple[str, ...], np.ndarray] = {}
-    draws: dict[str, np.ndarray] = {}
-    for name, utterances in grids["text"].utterances.items():
-        if utterances not in shared:
-            size = len(utterances)
-            drawn = rng.integers(0, size, (plan.bootstrap, size))
-            shared[utterances] = np.concatenate([np.arange(size)[None], drawn])
-        draws[name] = shared[utterances]
+    draws = _draws(grids["text"].utterances, recordings(decoded["text"]), plan.bootstrap)
     reached = _both_halves(grids["text"].resampled("quality", draws), pool, seen)
     scores = {}
     for name, grid in grids.items():
@@ -255,6 +251,25 @@ def generalisation(
         }
         scores[name] = entry
     return scores
+
+
+def _draws(
+    utterances: Mapping[str, Sequence[str]], recording: Mapping[str, str], resamples: int
+) -> dict[str, np.ndarray]:
+    """Per task, how often each utterance is drawn: first each once, then by resample (R, N)."""
+    rng = np.random.default_rng(0)
+    shared: dict[frozenset[str], dict[str, np.ndarray]] = {}
+    draws = {}
+    for name, own in utterances.items():
+        units = [recording[utterance] for utterance in own]
+        same = frozenset(units)
+        if same not in shared:
+            size = len(same)
+            drawn = rng.integers(0, size, (resamples, size))
+            times = [np.ones(size), *(np.bincount(row, minlength=size) for row in drawn)]
+            shared[same] = dict(zip(dict.fromkeys(units), np.transpose(times), strict=True))
+        draws[name] = np.stack([shared[same][unit] for unit in units], axis=-1)
+    return draws
 
 
 def _both_halves(

@@ -69,7 +69,7 @@ def rows_of(merged: Merged, name: str, kind: str = "speech") -> list[list[str]]:
 
 
 EXPLANATION = (
-    "One seed: value with the 95 % bootstrap interval over utterances. Several: mean ± standard "
+    "One seed: value with the 95 % bootstrap interval over recordings. Several: mean ± standard "
     "deviation over seeds. In brackets: difference from the first row on the same items, seeds "
     "averaged, with the two-sided p of a paired bootstrap. WER is that of answers to repeat "
     "instructions, WER heard that of what the projector itself recognised; ROUGE-L and nats per "

@@ -89,7 +89,7 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def interval_plot(merged: Merged, name: str, metric: str, kind: str = "speech") -> str:
-    """Groups as points with intervals over utterances, an inline SVG; a dashed line is the first.
+    """Groups as points with intervals over recordings, an inline SVG; a dashed line is the first.
 
     Parameters
     ----------

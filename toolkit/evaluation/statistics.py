@@ -1,4 +1,4 @@
-"""Bootstrap intervals and paired tests over what was drawn: utterances, not questions on them."""
+"""Bootstrap intervals and paired tests over what was drawn: recordings, not questions on them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def ratio(values: np.ndarray) -> np.ndarray:
 def by_unit(units: Iterable[str], pairs: Iterable[ArrayLike]) -> list[np.ndarray]:
     """Numerators and denominators summed over the items of each unit.
 
-    Several questions on one utterance rise and fall together: resampled one by one they give
+    Several questions on one recording rise and fall together: resampled one by one they give
     intervals that are too narrow. Ratios of the sums are those of the items.
 
     Parameters
     ----------
     units : iterable of str
-        What each item is of, such as its utterance.
+        What each item is of, such as its recording.
     pairs : iterable of array_like (..., 2)
         One per item.
 

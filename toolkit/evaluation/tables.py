@@ -27,15 +27,17 @@ def interval_name(scores: Mapping) -> str:
     Parameters
     ----------
     scores : dict
-        Contents of ``scores.json``. One that does not name its confidence is of the time when
-        items were resampled.
+        Contents of ``scores.json``. One that does not name what was resampled is of the time when
+        that was utterances; one without its confidence, items.
 
     Example
     -------
+    >>> interval_name({"confidence": 0.9, "resampled": "recordings"})
+    '90 % bootstrap over recordings'
     >>> interval_name({"confidence": 0.9}), interval_name({})
     ('90 % bootstrap over utterances', '95 % bootstrap over items')
     """
-    unit = "utterances" if "confidence" in scores else "items"
+    unit = scores.get("resampled", "utterances" if "confidence" in scores else "items")
     return f"{100 * scores.get('confidence', 0.95):g} % bootstrap over {unit}"
 
 
@@ -231,7 +233,7 @@ def generalisation_table(scores: Mapping[str, Mapping]) -> list[str]:
         "",
         "Q: task metric, 0 where the task is not attempted. PG: Q of seen tasks, held-out over "
         "seen wordings. TG: Q of held-out tasks over that of the text LLM on gold transcripts. "
-        "Spread: standard deviation of Q over wordings. Intervals: bootstrap over utterances.",
+        "Spread: standard deviation of Q over wordings.",
         "",
     ]
     for name, entry in scores.items():

@@ -7,16 +7,17 @@ that costs. The LLM as published and the LLM as trained read the same prompts an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 
 from toolkit.data.manifest import Row
 from toolkit.evaluation.plans import DecodeItem
 from toolkit.evaluation.score_plans import TextRegressionPlan
-from toolkit.evaluation.statistics import bootstrap, paired_bootstrap
+from toolkit.evaluation.statistics import bootstrap, by_unit, paired_bootstrap
 from toolkit.interleavers.assemble import assemble
 from toolkit.llms import CausalLM, Prompt
 from toolkit.segments import Response, Text
@@ -52,6 +53,8 @@ def text_regression(
         token); ``tasks``: task -> both shares; ``items``, ``texts``.
     """
     items = plan.items(list(rows))
+    # What is asked about one transcript is resampled together.
+    read = [item.row.text for item in items]
     texts = list(dict.fromkeys(row.text for row in rows if row.text.strip()))[: plan.texts]
     followed: dict[str, Pairs] = {}
     losses: dict[str, Pairs] = {}
@@ -68,7 +71,7 @@ def text_regression(
     return {
         "items": len(items),
         "texts": len(texts),
-        "following": _compare(followed),
+        "following": _compare({name: by_unit(read, own) for name, own in followed.items()}),
         "perplexity": {
             key: {k: math.exp(v) for k, v in value.items()} if isinstance(value, dict) else value
             for key, value in _compare(losses).items()
@@ -119,7 +122,7 @@ def regression_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _compare(values: dict[str, Pairs]) -> dict[str, Any]:
+def _compare(values: Mapping[str, Sequence[ArrayLike]]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, pairs in values.items():
         value, low, high = bootstrap(pairs)

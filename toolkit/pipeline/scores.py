@@ -46,6 +46,7 @@ def score_runs(
         "normaliser": score.normaliser,
         "bootstrap": score.bootstrap,
         "confidence": score.confidence,
+        "resampled": "recordings",
         "smoke": context.smoke,
         "seed": context.seed,
         "sets": sets,

@@ -24,6 +24,7 @@ from toolkit.evaluation.systems import (
 )
 from toolkit.evaluation.tables import (
     generalisation_table,
+    interval_name,
     metric_tables,
     paired_lines,
     results_table,
@@ -178,6 +179,7 @@ def score_systems(context: RunContext, options: SystemOptions) -> str:
     decoded = [(part, {**answered[part.name], **own[part.name]}) for part, _ in parts]
     scores = score_runs(context, decoded, plan, score)
     lines = [f"# Systems beside {context.title}, seed {context.seed}", ""]
+    lines += [f"Intervals: {interval_name(scores)}.", ""]
     for part, _ in parts:
         lines += [f"## {part.name}", ""]
         if part.name in plan.sets:

@@ -305,6 +305,11 @@ def test_the_page_needs_nothing_outside_itself(root):
     curve = root / "exp/tiny/mtbi/seed1/train/curves/loss.png"
     curve.parent.mkdir(parents=True)
     histogram({"a": [1.0, 2.0]}, "loss", curve)
+    report = root / "exp/tiny/mtbi/RESULTS.md"
+    report.write_text(
+        "# Results: <mtbi>\n\n| task | n |\n|---|---|\n| title | 4 |\n\n"
+        "![loss](seed1/train/curves/loss.png)\n![gone](seed1/gone.png)\n"
+    )
     text = page(merge([root]), "Results: <tiny>")
     parsed = References()
     parsed.feed(text)
@@ -315,6 +320,9 @@ def test_the_page_needs_nothing_outside_itself(root):
     # A narrow window shows rows as cards: each cell carries its column's name.
     assert "max-width: 44rem" in text and 'data-label="interleaver.probability"' in text
     assert text.count("<svg") == 2
+    # The run's own report is inside as well; what is not there any more leaves its name.
+    assert "<h1>Results: &lt;mtbi&gt;</h1>" in text and "<td>title</td>" in text
+    assert text.count("<img") == 1 and "gone" in text and "gone.png" not in text
 
 
 def test_the_command_merges_folders(root, capsys):

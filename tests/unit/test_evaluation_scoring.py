@@ -1,5 +1,6 @@
 """Plans, scores and tables on hand-made decoded rows."""
 
+import copy
 import math
 
 import pytest
@@ -116,6 +117,17 @@ def test_tables_show_every_input_and_the_normaliser(scores):
     assert "repeat WER (english)" in table
     assert "0.167 [" in table and "gold transcript" in table
     assert "± 0.000" in results_table([run, run], "recorded")
+    # A second seed of other inputs and groups: what one run alone has is shown as that run's.
+    other = copy.deepcopy(run)
+    inputs = other["sets"]["recorded"]
+    gone = [kind for kind in inputs if kind != "speech"][0]
+    del inputs[gone]
+    inputs["speech"]["following"].popitem()
+    both = results_table([run, other], "recorded").splitlines()
+    assert len(both) == len(table.splitlines())
+    assert [("±" in line) for line in both[2:]] == [
+        kind != gone for kind in run["sets"]["recorded"]
+    ]
     assert "| repetition | 4 | 1.00 |" in task_table(run, "recorded")
     assert len(paired_lines(run, "recorded")) == 1
     # The smallest p that so many resamples can give; score files of before take the default.

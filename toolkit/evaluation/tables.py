@@ -91,31 +91,23 @@ def results_table(runs: Sequence[Mapping], name: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for kind, entry in first.items():
-        entries = [run["sets"][name][kind] for run in runs]
+        # Seeds may differ in what they decoded: a recipe may have changed between them.
+        entries = [own for run in runs if (own := run["sets"].get(name, {}).get(kind))]
         cells = [LABELS.get(kind, kind)]
         wer = entry["wer"]
-        if len(runs) > 1:
-            cells.append(over_seeds([e["wer"]["value"] for e in entries]))
-        else:
-            cells.append(with_interval(wer))
         counts = (wer["substitutions"], wer["deletions"], wer["insertions"], wer["words"])
-        cells.append(" / ".join(str(c) for c in counts))
-        for metric, digits in (("heard_wer", 3), ("rouge_l", 3), ("perplexity", 2)):
-            if metric not in entry:
-                cells.append("-")
-                continue
-            values = [e[metric]["value"] for e in entries]
-            single = with_interval(entry[metric], digits)
-            cells.append(over_seeds(values, digits) if len(runs) > 1 else single)
-        groups = ("seen wording", "held-out wording", "held-out task")
-        cells.append(
-            " / ".join(
-                f"{statistics.mean(e['following'][g]['value'] for e in entries):.2f}"
-                if g in entry["following"]
-                else "-"
-                for g in groups
-            )
-        )
+        for metric, digits in (("wer", 3), ("heard_wer", 3), ("rouge_l", 3), ("perplexity", 2)):
+            found = [e[metric] for e in entries if metric in e]
+            if len(found) > 1:
+                cells.append(over_seeds([e["value"] for e in found], digits))
+            else:
+                cells.append(with_interval(found[0], digits) if found else "-")
+        cells.insert(2, " / ".join(str(c) for c in counts))
+        shares = []
+        for group in ("seen wording", "held-out wording", "held-out task"):
+            found = [e["following"][group]["value"] for e in entries if group in e["following"]]
+            shares.append(f"{statistics.mean(found):.2f}" if found else "-")
+        cells.append(" / ".join(shares))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -1,17 +1,18 @@
 """What a large corpus costs before the first step, and again on resuming: ``python -m
 toolkit.bench.scale``.
 
-Synthetic manifests of growing size go through the code that training starts with: reading and
-checking the manifest, listing the set, computing costs, planning an epoch, taking windows, and the
-key and cursor of a resumed run. Every size runs in a process of its own, so that memory is its own.
-No audio is opened and no weights are read.
+Synthetic corpora of growing size go through the code that training starts with: reading and
+checking the manifest, listing the set, reading the feature cache's index, looking up every row's
+audio in it, computing costs, planning an epoch, taking windows, and the key and cursor of a resumed
+run. Every size runs in a process of its own, so that memory is its own. There are a file for each
+row, its digest and its entry in the index (`toolkit.bench.synthetic`); no audio is opened, and no
+features and no weights are read.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import resource
 import subprocess
 import sys
@@ -21,34 +22,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.bench.synthetic import Corpus
+
 DEFAULT_ROWS = (1_000, 10_000, 100_000, 1_000_000)
-_WORDS = "please hold the line press one two star leave message for an agent or wait here".split()
 #: Windows taken from the middle of the epoch.
 _WINDOWS = 20
-_PARTS = ("read", "list", "costs", "key", "plan")
+#: Parts of a start, in their order.
+PARTS = ("read", "list", "index", "audio", "costs", "key", "plan")
 #: Rows that everything is done with once before anything is measured.
 _WARM_ROWS = 64
-
-
-def write_synthetic(path: Path, rows: int, seed: int = 0) -> None:
-    """A manifest of distinct texts and varied lengths; its audio does not exist.
-
-    Parameters
-    ----------
-    path : Path
-    rows : int
-    seed : int
-    """
-    rng = random.Random(seed)
-    with open(path, "w", encoding="utf-8") as stream:
-        for i in range(rows):
-            words = rng.choices(_WORDS, k=rng.randint(3, 30))
-            row = {
-                "id": f"utterance-{i:08d}", "audio": f"/audio/{i // 1000:05d}/{i:08d}.flac",
-                "duration": round(0.4 * len(words) + rng.random(), 3),
-                "text": f"{' '.join(words)} {i}", "language": "en", "speaker": f"s{i % 2000}",
-            }  # fmt: skip
-            stream.write(json.dumps(row) + "\n")
 
 
 def _tokenizer() -> Any:
@@ -78,25 +60,36 @@ def measure_rows(rows: int) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``read``, ``list``, ``costs``, ``key``, ``plan``: seconds of the parts of starting, the
-        fourth being the hash by which a run knows its data again; ``start``: their sum.
-        ``resume``: a start at the window in the middle of the epoch. ``window``: seconds of taking
-        a window. ``mib``: peak memory above that of the same on a handful of rows.
+        ``read``, ``list``, ``index``, ``audio``, ``costs``, ``key``, ``plan``: seconds of the parts
+        of starting. ``index`` reads the feature cache's, ``audio`` reads the table of digests and
+        finds every row's file and features, ``key`` is the hash by which a run knows its data
+        again. ``start``: their sum. ``resume``: a start at the window in the middle of the epoch.
+        ``window``: seconds of taking a window. ``find``: seconds of finding an utterance of these
+        windows among the features. ``mib``: peak memory above that of the same on a handful of
+        rows.
     """
     with tempfile.TemporaryDirectory() as folder:
         # What is loaded once, whatever the size, is loaded before the clock and the memory count.
-        _start_training(Path(folder), _WARM_ROWS)
+        few, many = Corpus(Path(folder, "few")), Corpus(Path(folder, "many"))
+        for corpus, count in ((few, _WARM_ROWS), (many, rows)):
+            # In a process of its own: what writing takes is no part of this one's memory.
+            command = [sys.executable, "-m", "toolkit.bench.synthetic", str(corpus.folder)]
+            subprocess.run([*command, str(count)], check=True)
+        _start_training(few)
         empty = _memory_mib()
-        times = _start_training(Path(folder), rows)
-    return {"rows": rows, **times, "mib": _memory_mib() - empty}
+        times = _start_training(many)
+        used = _memory_mib() - empty
+    return {"rows": rows, **times, "mib": used}
 
 
-def _start_training(folder: Path, rows: int) -> dict[str, float]:
+def _start_training(corpus: Corpus) -> dict[str, float]:
     """What a phase does between its command and its first batch, and when it is resumed."""
     from types import SimpleNamespace
 
     from toolkit.data.batching import WindowSampler
     from toolkit.data.collate import Collator
+    from toolkit.data.digests import keep_digests
+    from toolkit.data.feature_store import FeatureCache
     from toolkit.data.manifest import read_manifest
     from toolkit.data.sets import SpeechSet
     from toolkit.encoders import WhisperEncoder
@@ -118,9 +111,8 @@ def _start_training(folder: Path, rows: int) -> dict[str, float]:
         ["projector"], {"all": 1.0}, {"ctc": EmbeddingCTC()}, optimizer_steps=10,
         batch_seconds=120, accumulation=4,
     )  # fmt: skip
-    path = folder / f"train-{rows}.jsonl"
-    write_synthetic(path, rows)
-    speech = SpeechSet([path])
+    speech = SpeechSet([corpus.manifest])
+    keep_digests(corpus.digests)
     times: dict[str, float] = {}
     clock = time.perf_counter()
 
@@ -132,10 +124,14 @@ def _start_training(folder: Path, rows: int) -> dict[str, float]:
     def sampler() -> WindowSampler:
         return WindowSampler({"all": costs}, phase.data, phase.budget(), phase.accumulation, seed=1)
 
-    manifest = read_manifest(path)
+    manifest = read_manifest(corpus.manifest)
     lap("read")
     examples = speech.examples(tokenizer, None, rows=lambda _: manifest)
     lap("list")
+    cache = FeatureCache(corpus.cache, corpus.fingerprint)
+    lap("index")
+    examples = [example for example in examples if example.row.audio_key() in cache]
+    lap("audio")
     costs = example_costs(model, collator, examples)
     lap("costs")
     data_key(examples, costs, phase)
@@ -149,12 +145,19 @@ def _start_training(folder: Path, rows: int) -> dict[str, float]:
     next(walk)
     lap("seek")
     times["resume"] = times["start"] - times["plan"] + times.pop("seek")
-    clock, taken = time.perf_counter(), max(min(_WINDOWS, windows // 2 - 1), 1)
-    for _ in range(taken):
-        next(walk)
+    count = max(min(_WINDOWS, windows // 2 - 1), 1)
+    clock = time.perf_counter()
+    taken = [next(walk)[2] for _ in range(count)]
     lap("window")
-    times["window"] /= taken
-    return times
+    rows = [examples[pick.index].row for window in taken for batch in window for pick in batch]
+    clock = time.perf_counter()
+    for row in rows:
+        cache.frames(row.audio_key())
+    lap("find")
+    keep_digests(None)
+    if len(examples) != len(manifest):
+        raise RuntimeError(f"{len(manifest) - len(examples)} rows without features")
+    return {**times, "window": times["window"] / count, "find": times["find"] / len(rows)}
 
 
 def measure_all(counts: Sequence[int] = DEFAULT_ROWS) -> list[dict[str, float]]:
@@ -192,17 +195,17 @@ def scale_table(results: Sequence[dict[str, float]]) -> str:
         Markdown.
     """
     header = (
-        "| rows | start, s | of it read / list / costs / key / plan | resume, s | a window, µs "
-        "| start, µs a row | memory, MiB | KiB a row |"
+        f"| rows | start, s | of it {' / '.join(PARTS)} | resume, s | a window, µs "
+        "| finding an utterance, µs | start, µs a row | memory, MiB | KiB a row |"
     )
-    lines = [header, "|---" * 8 + "|"]
+    lines = [header, "|---" * 9 + "|"]
     for r in results:
         n = r["rows"]
-        parts = " / ".join(f"{r[name]:.2f}" for name in _PARTS)
+        parts = " / ".join(f"{r[name]:.2f}" for name in PARTS)
         lines.append(
             f"| {n:,.0f} | {r['start']:.2f} | {parts} | {r['resume']:.2f} "
-            f"| {r['window'] * 1e6:.0f} | {r['start'] / n * 1e6:.0f} | {r['mib']:.0f} "
-            f"| {r['mib'] * 1024 / n:.1f} |"
+            f"| {r['window'] * 1e6:.0f} | {r['find'] * 1e6:.1f} | {r['start'] / n * 1e6:.0f} "
+            f"| {r['mib']:.0f} | {r['mib'] * 1024 / n:.1f} |"
         )
     return "\n".join(lines)
 

@@ -79,6 +79,14 @@ def test_no_rank_outlives_one_that_was_killed(tmp_path, rank, monkeypatch):
     assert not list(tmp_path.glob("*.warned"))
 
 
+def test_what_ended_first_is_what_the_command_ends_with(rank):
+    """A rank whose mate is gone fails as well, with an error that tells nothing."""
+    rank("[ $RANK = 1 ] && kill -9 $$\nsleep 0.5; exit 1")
+    assert ranks.run_ranks(["run"], 2) == 128 + signal.SIGKILL
+    rank("[ $RANK = 1 ] && exit 3\nsleep 0.5; kill -9 $$")
+    assert ranks.run_ranks(["run"], 2) == 3
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel")
 def test_no_rank_outlives_the_command(tmp_path, rank):
     code = "import sys; from toolkit.pipeline import ranks; sys.executable = sys.argv[1]; "

@@ -127,17 +127,18 @@ def _end_with_parent() -> None:
 
 def _wait(processes: Sequence[subprocess.Popen]) -> int:
     """Exit status of the launch; when one rank ends badly, the others cannot go on without it."""
-    failed_at = None
-    while any(process.poll() is None for process in processes):
-        if failed_at is None and any(process.poll() for process in processes):
+    failed_at, bad = 0.0, []
+    while True:
+        going = any(process.poll() is None for process in processes)
+        if not bad:
+            # The first to end badly says why; what others end with later is an echo of it.
+            bad = [code for process in processes if (code := process.poll())]
             failed_at = time.monotonic()
-        if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
+        if not going or (bad and time.monotonic() - failed_at > GRACE_SECONDS):
             break
         time.sleep(0.05)
-    codes = [process.poll() for process in processes]
-    bad = [code for code in codes if code]
     if not bad:
         return 0
-    # Of several reasons the one that is no echo of another rank's end; a signal as shells give it.
+    # Of two at once an error of Python's tells more than a signal, which is given as shells do.
     code = next((code for code in bad if code > 0), bad[0])
     return code if code > 0 else 128 - code

@@ -202,6 +202,19 @@ def test_lines_of_files_that_changed_do_not_pile_up(table, wavs):
     assert len(table.read_bytes().splitlines()) == 10
 
 
+def test_a_table_that_another_process_wrote_anew_is_appended_to(tmp_path, table, wavs):
+    """Not the file that had its name before: what is added there is nobody's."""
+    running = DigestTable(table)
+    digest(running, write(tmp_path / "early.wav", b"early"))
+    table.write_bytes(table.read_bytes() + b"no line of ours\n")
+    assert len(DigestTable(table)) == 11
+    digest(running, write(tmp_path / "late.wav", b"late"))
+    assert len(DigestTable(table)) == 12
+    table.unlink()
+    digest(running, write(tmp_path / "later.wav", b"later"))
+    assert len(DigestTable(table)) == 1
+
+
 @pytest.mark.parametrize("what", ["a folder", "below a file"])
 def test_a_table_that_cannot_be_used_is_only_a_warning(tmp_path, wavs, caplog, what):
     path = tmp_path if what == "a folder" else wavs[0] / "digests.txt"

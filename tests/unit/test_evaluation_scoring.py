@@ -128,6 +128,9 @@ def test_tables_show_every_input_and_the_normaliser(scores):
     assert [("±" in line) for line in both[2:]] == [
         kind != gone for kind in run["sets"]["recorded"]
     ]
+    assert both[2 + list(run["sets"]["recorded"]).index(gone)].count("(1 seed)") >= 2
+    # An input of the second seed alone has a row as well.
+    assert len(results_table([other, run], "recorded").splitlines()) == len(both)
     assert "| repetition | 4 | 1.00 |" in task_table(run, "recorded")
     assert len(paired_lines(run, "recorded")) == 1
     # The smallest p that so many resamples can give; score files of before take the default.

@@ -25,7 +25,7 @@ from toolkit.pipeline.stages.report import render
 from toolkit.pipeline.training import check_start, run_phase, start_folder, trained_tasks
 from toolkit.projectors import WindowQFormer
 from toolkit.training import whole_llm_tensors
-from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_best
+from toolkit.training.checkpoint import WEIGHTS, CheckpointError, load_best, trained_tensors
 
 
 @pytest.fixture
@@ -85,7 +85,10 @@ def test_a_first_phase_without_a_projector_is_refused(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="pretrained.*stage 6"):
         _pretrained(context, model, model.projector)
     name, tensor = next(iter(model.llm.state_dict().items()))
-    save_best(tmp_path / "pretrain", {f"llm.{name}": tensor})
+    model.projector.register_buffer("fitted", torch.ones(2))
+    saved = trained_tensors({"projector": model.projector}, {"llm": []})
+    assert saved.keys() == {"projector.fitted"}
+    save_best(tmp_path / "pretrain", {f"llm.{name}": tensor, **saved})
     with pytest.raises(CheckpointError, match="trained no projector"):
         _pretrained(context, model, model.projector)
 

@@ -65,7 +65,7 @@ def measure(
         raise ValueError("bench: utterances, repeats and batch size are at least 1")
     model, phase = _model(context)
     examples, manifest = _examples(context, model, utterances)
-    fit_projector(context, model, examples)
+    fit_projector(context, model, examples, frames=phase == "untrained")
     model.projector.requires_grad_(True)
     rules = applicable(model, context.device)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

@@ -153,9 +153,7 @@ def run_one(
         batch_items=batch_size, batch_tokens=None, batch_seconds=None,
     )  # fmt: skip
     with PeakMemory(torch.device(context.device)) as peak:
-        model = context.build_model(
-            encoder=context.cache() is None or phase.trains("encoder"), llm=phase.loads_llm()
-        )
+        model = context.build_for(phase)
         for loss in phase.losses.values():
             loss.fit(model.llm)
         examples = common_examples(context, model, utterances)

@@ -87,7 +87,7 @@ def write_manifest(path: Path, rows: int, seed: int = 0, audio: Path = Path("/au
 
 
 def write_corpus(corpus: Corpus, rows: int) -> None:
-    """Write all parts; takes about two minutes and 500 MB for a million rows.
+    """Write all parts; takes about three minutes and 500 MB for a million rows.
 
     Parameters
     ----------

@@ -177,6 +177,9 @@ class DigestTable:
         if self.path is None:
             return
         try:
+            if self._file is not None and not self._is_the_tables():
+                self._file.close()
+                self._file = None
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 # Unbuffered: a line is one write at the file's end, also behind a fork.
@@ -185,6 +188,13 @@ class DigestTable:
             self._prefix = b""
         except OSError as error:
             self._give_up("written", error)
+
+    def _is_the_tables(self) -> bool:
+        """Whether the open file is still the table: another process may have written it anew."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def _give_up(self, what: str, error: OSError) -> None:
         log.warning(

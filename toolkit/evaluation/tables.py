@@ -82,7 +82,11 @@ def results_table(runs: Sequence[Mapping], name: str) -> str:
     str
         Markdown.
     """
-    first = runs[0]["sets"][name]
+    # Seeds may differ in what they decoded: a recipe may have changed between them.
+    inputs: dict[str, list[Mapping]] = {}
+    for run in runs:
+        for kind, scored in run["sets"].get(name, {}).items():
+            inputs.setdefault(kind, []).append(scored)
     normaliser = runs[0]["normaliser"]
     lines = [
         f"| in the audio slot | repeat WER ({normaliser}) | sub / del / ins / words "
@@ -90,18 +94,17 @@ def results_table(runs: Sequence[Mapping], name: str) -> str:
         "| follows: seen / held-out wording / held-out task |",
         "|---|---|---|---|---|---|---|",
     ]
-    for kind, entry in first.items():
-        # Seeds may differ in what they decoded: a recipe may have changed between them.
-        entries = [own for run in runs if (own := run["sets"].get(name, {}).get(kind))]
+    for kind, entries in inputs.items():
         cells = [LABELS.get(kind, kind)]
-        wer = entry["wer"]
+        wer = entries[0]["wer"]
         counts = (wer["substitutions"], wer["deletions"], wer["insertions"], wer["words"])
         for metric, digits in (("wer", 3), ("heard_wer", 3), ("rouge_l", 3), ("perplexity", 2)):
             found = [e[metric] for e in entries if metric in e]
             if len(found) > 1:
                 cells.append(over_seeds([e["value"] for e in found], digits))
             else:
-                cells.append(with_interval(found[0], digits) if found else "-")
+                alone = " (1 seed)" if len(runs) > 1 else ""
+                cells.append(with_interval(found[0], digits) + alone if found else "-")
         cells.insert(2, " / ".join(str(c) for c in counts))
         shares = []
         for group in ("seen wording", "held-out wording", "held-out task"):

@@ -292,7 +292,8 @@ def continue_by_transformers(
             do_sample=sampling is not None,
             num_beams=1,
             eos_token_id=list(llm.eos_ids),
-            pad_token_id=llm.eos_ids[0] if pad is None else pad,
+            # A row that ended with a stop string is filled up: what fills it has to be cut off.
+            pad_token_id=llm.eos_ids[0] if pad is None or stop_strings else pad,
             stop_strings=list(stop_strings) or None,
             **drawn,
         ),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from toolkit.data.manifest import Row
     from toolkit.llms import CausalLM
     from toolkit.models import SpeechLLM
+    from toolkit.training import Phase
 
 log = logging.getLogger("toolkit")
 
@@ -149,6 +150,20 @@ class RunContext:
             References between the blocks are kept.
         """
         return copy.deepcopy(self.config.build(*keys))
+
+    def build_for(self, phase: Phase) -> SpeechLLM:
+        """The recipe's model with the weights that a phase needs; see `build_model`.
+
+        Parameters
+        ----------
+        phase : Phase
+
+        Returns
+        -------
+        SpeechLLM
+        """
+        encoder = self.cache() is None or phase.trains("encoder")
+        return self.build_model(encoder=encoder, llm=phase.loads_llm())
 
     def build_model(
         self,

@@ -15,7 +15,7 @@ from toolkit.data.example import Example
 from toolkit.data.feature_store import FeatureCache
 from toolkit.losses.base import Loss
 from toolkit.pipeline.context import RunContext
-from toolkit.pipeline.fitting import fit_projector
+from toolkit.pipeline.fitting import fit_projector, holds_buffers
 from toolkit.pipeline.marks import Marks, write_json
 from toolkit.pipeline.table import BY_NAME
 
@@ -198,10 +198,7 @@ def run_phase(context: RunContext, name: str) -> dict:
         raise FileNotFoundError(problem)
     phase = context.config.build(f"phases.{name}")[f"phases.{name}"]
     run_llm = phase.runs_llm()
-    body = phase.loads_llm()
-    model = context.build_model(
-        encoder=context.cache() is None or phase.trains("encoder"), llm=body
-    )
+    model = context.build_for(phase)
     for term in (*phase.losses.values(), *phase.measures.values()):
         term.fit(model.llm)
     train = phase_examples(context, phase.data, model)
@@ -209,9 +206,11 @@ def run_phase(context: RunContext, name: str) -> dict:
     folder = context.phase_folder(name)
     previous = start_folder(context)
     starts = name == "train" and (previous / "best").exists()
-    # Weights that are loaded hold what was learnt from frames.
-    fresh = not starts and Checkpoints(folder / "checkpoints").last() is None
-    fit_projector(context, model, (e for own in train.values() for e in own), frames=fresh)
+    loaded = [previous / "best"] if starts else []
+    loaded += filter(None, [Checkpoints(folder / "checkpoints").last()])
+    examples = (e for own in train.values() for e in own)
+    known = any(holds_buffers(checkpoint, model.projector) for checkpoint in loaded)
+    fit_projector(context, model, examples, frames=not known)
     for name_of_set, examples in (*train.items(), *valid.items()):
         leave_out_refused(name_of_set, examples, phase.losses, model)
     if starts:
@@ -239,7 +238,11 @@ def run_phase(context: RunContext, name: str) -> dict:
     summary = brain.fit()
     write_layer_weights(model, folder)
     tasks = sorted({example.task for examples in train.values() for example in examples})
-    facts = {"optimizer_steps": phase.optimizer_steps, "loads_llm_body": body, "tasks": tasks}
+    facts = {
+        "optimizer_steps": phase.optimizer_steps,
+        "loads_llm_body": phase.loads_llm(),
+        "tasks": tasks,
+    }
     return {**facts, **summary}
 
 

@@ -123,15 +123,15 @@ def ask(
         answers = []
         for i, ids in zip(chunk, generated, strict=True):
             said = tokenizer.decode(ids, skip_special_tokens=True)
-            text = before(said, stop_strings).strip()
-            if any(stop in said for stop in stop_strings):
-                ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            finished = len(ids) < max_new_tokens
+            text = before(said, stop_strings)
+            finished = len(ids) < max_new_tokens or text != said
+            if text != said:
+                ids = tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"]
             answers.append(
                 {
                     "key": keys[i],
                     "response_ids": [*ids, *end],
-                    "response": text,
+                    "response": text.strip(),
                     "finish": "stop" if finished else "length",
                     "prompt": prompt.fingerprint(),
                     "source": source,

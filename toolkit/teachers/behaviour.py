@@ -57,7 +57,7 @@ class BehaviourTeacher:
         then tokenised for the backbone.
     stop_strings : sequence of str
         Answers end before the first of these, for LLMs that do not stop by themselves: a blank line
-        (two line breaks) keeps their first paragraph.
+        (two line breaks) keeps their first paragraph. An answer that begins with one is empty.
     """
 
     def __init__(

@@ -166,7 +166,7 @@ def test_audio_is_hashed_once_for_all_starts_and_the_index_read_once_a_start(
         whole = getattr(module, name)
         monkeypatch.setattr(module, name, lambda path: [paths.append(path), whole(path)][1])
 
-    noting(digests, "sha256_of_file", hashed)
+    noting(digests, "sha256_of", hashed)
     noting(feature_store, "json_lines_so_far", read)
     copy_until(finished, tmp_path, "data", "cache", "annotations", "targets")
     for wav in Path("work/data").rglob("*.wav"):

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from toolkit.data.files import sha256_of
 from toolkit.weights import (
     CATALOGUE,
     embedding_rows,
@@ -19,7 +20,6 @@ from toolkit.weights import (
     provenance,
     resolve,
 )
-from toolkit.weights.home import sha256_of
 
 pytestmark = pytest.mark.real
 

@@ -24,7 +24,7 @@ def test_a_synthetic_corpus_has_files_digests_and_features_of_every_row(tmp_path
     corpus = Corpus(tmp_path / "corpus")
     write_corpus(corpus, 1100)
     # A digest would be computed only if the table did not know the file.
-    monkeypatch.setattr(digests, "sha256_of_file", None)
+    monkeypatch.setattr(digests, "sha256_of", None)
     digests.keep_digests(corpus.digests)
     rows = read_manifest(corpus.manifest)
     keys = [row.audio_key() for row in rows]

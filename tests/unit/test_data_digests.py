@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.data.digests import DigestTable, sha256_of_file
+from toolkit.data.digests import DigestTable
+from toolkit.data.files import sha256_of
 
 LONG_AGO = 1_600_000_000_000_000_000
 
@@ -88,9 +89,9 @@ def read(monkeypatch):
 
     def counted(path):
         paths.append(Path(path).name)
-        return sha256_of_file(path)
+        return sha256_of(path)
 
-    monkeypatch.setattr("toolkit.data.digests.sha256_of_file", counted)
+    monkeypatch.setattr("toolkit.data.digests.sha256_of", counted)
     return paths
 
 

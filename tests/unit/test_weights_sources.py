@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from toolkit.data.files import sha256_of
 from toolkit.weights import (
     CATALOGUE,
     SourceError,
@@ -27,7 +28,7 @@ from toolkit.weights import (
     weights_home,
 )
 from toolkit.weights import store as store_module
-from toolkit.weights.home import sha256_of, write_json
+from toolkit.weights.home import write_json
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ again; so nothing is at risk when writers meet on a file system that appends les
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import struct
@@ -20,7 +19,7 @@ import zlib
 from io import FileIO
 from pathlib import Path
 
-from toolkit.data.files import atomic_write
+from toolkit.data.files import atomic_write, sha256_of
 
 log = logging.getLogger("toolkit")
 
@@ -29,24 +28,6 @@ _STAMP = struct.Struct("<qq")  # size, mtime
 _SETTLED_NS = 2_000_000_000
 #: The table is written anew when it has this many lines for every file in it.
 _LINES_A_FILE = 3
-
-
-def sha256_of_file(path: str) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits.
-
-    Parameters
-    ----------
-    path : str
-
-    Returns
-    -------
-    str
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class DigestTable:
@@ -112,7 +93,7 @@ class DigestTable:
         if entry is not None and entry.startswith(stamp):
             return entry[_STAMP.size :].hex()
         settled = time.time_ns() - mtime_ns > _SETTLED_NS
-        digest = sha256_of_file(path)
+        digest = sha256_of(path)
         self._known[path] = stamp + bytes.fromhex(digest)
         if settled and os.path.isabs(path) and "\n" not in path:
             self._append(path)

@@ -1,7 +1,8 @@
-"""Files that are whole or absent, whatever kills the writer; JSON lines that are whole."""
+"""Files that are whole or absent, whatever kills the writer; JSON lines that are whole; digests."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -27,6 +28,34 @@ def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Parameters
+    ----------
+    path : str or path
+        An existing file, read in chunks of 1 MiB.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "empty"
+    >>> _ = file.write_bytes(b"")
+    >>> sha256_of(file)[:16]
+    'e3b0c44298fc1c14'
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def whole_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

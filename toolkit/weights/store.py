@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.files import sha256_of
 from toolkit.weights.archives import opened_members
 from toolkit.weights.catalogue import CONVERTER_VERSION, MODELS, Model, Part, content_key
 from toolkit.weights.ctranslate2 import convert_ctranslate2
@@ -19,7 +20,6 @@ from toolkit.weights.home import (
     check_sha256,
     locked,
     publish,
-    sha256_of,
     staging,
     weights_home,
     write_json,

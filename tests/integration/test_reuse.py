@@ -57,6 +57,10 @@ def test_a_grid_of_two_by_two_by_three_seeds_makes_stages_2_to_5_once(
     }  # fmt: skip
     # The interleaver is no part of the warm start; width and seed are.
     assert (count["pretrain"], count["train"], count["score"]) == (2 * 3, 12, 12)
+    # The text LLM read each item of the test sets once, not once for each of the twelve runs.
+    decoded = (EXPERIMENTS / "mtbi_w16_p0.0" / "seed1" / "decode").glob("*.text.jsonl")
+    asked = sum(len(read_lines(path)) for path in decoded)
+    assert len(read_lines(Path("work/targets/text_branch.jsonl"))) == asked > 0
     merged = merge([EXPERIMENTS], resamples=20)
     assert [group.seeds for group in merged.groups] == [[1, 2, 3]] * 4
     assert set(merged.changed) == {"projector.hidden_dim", "interleaver.probability"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from tests.tiny_models import MAX_SECONDS, save_llama, save_whisper, spoken_rows
 from toolkit.data.collate import Collator
 from toolkit.encoders import WhisperEncoder
 from toolkit.evaluation import DecodePlan
-from toolkit.evaluation.decoding import Inputs, decode, response_ids
+from toolkit.evaluation.decoding import Inputs, decode, read_decoded, response_ids
+from toolkit.evaluation.text_branch import TextBranch
 from toolkit.interleavers import SpeechOnly
 from toolkit.llms import CausalLM, Prompt
 from toolkit.models import SpeechLLM
@@ -93,3 +96,52 @@ def test_responses_have_at_least_one_token(model):
     assert response_ids(model, "press one", "length") == ids
     # Nothing but blanks was said within the limit.
     assert response_ids(model, "", "length") == response_ids(model, "", "stop") == end
+
+
+def test_texts_are_read_once_for_all_runs(model, items, tmp_path, monkeypatch):
+    read = []
+    whole = SpeechLLM.answer_and_score
+
+    def noting(self, batch, *rest):
+        read.append(len(batch.plans))
+        return whole(self, batch, *rest)
+
+    monkeypatch.setattr(SpeechLLM, "answer_and_score", noting)
+
+    def run(folder, kind="text", references=None, limit=4):
+        """Decode in a folder of its own, as another process would; what the LLM had to read."""
+        read.clear()
+        branch = TextBranch(tmp_path / "text_branch.jsonl")
+        path = tmp_path / folder / f"{kind}.jsonl"
+        rows = decode(model, inputs(model, kind), items, path, references, limit, 5, branch=branch)
+        assert [row["id"] for row in rows] == [item.id for item in items]
+        assert told(read_decoded(path)) == told(rows)
+        return rows, sum(read)
+
+    first, asked = run("a")
+    assert asked == len(items)
+    again, asked = run("b")
+    assert asked == 0 and again == first
+    # Another limit, or another answer to be scored, is another question.
+    assert run("c", limit=3)[1] == len(items)
+    items = [replace(item, row=replace(item.row, asr_text="so to say")) for item in items]
+    _, asked = run("a", "asr", told(first))
+    assert asked == len(items) and run("b", "asr", told(first))[1] == 0
+    other = {row["id"]: {**row, "answer": "press nine"} for row in first}
+    scored, asked = run("d", "asr", other)
+    assert asked == len(items)
+    assert {row["tokens"] for row in scored} == {len(response_ids(model, "press nine"))} | {
+        len(response_ids(model, "press nine", "length"))
+    }
+    # What is heard depends on who listens.
+    assert run("a", "speech")[1] == run("b", "speech")[1] == len(items)
+
+
+def test_half_of_the_texts_known(model, items, tmp_path):
+    path = tmp_path / "text_branch.jsonl"
+    text = inputs(model, "text")
+    few = decode(model, text, items[::2], tmp_path / "few.jsonl", None, 4, branch=TextBranch(path))
+    whole = decode(model, text, items, tmp_path / "all.jsonl", None, 4, branch=TextBranch(path))
+    assert [row["id"] for row in whole] == [item.id for item in items]
+    assert [row for row in whole if row["id"] in told(few)] == few
+    assert len(path.read_text().splitlines()) == len(items)

@@ -18,7 +18,8 @@ from toolkit.data.fields import stable_hash
 from toolkit.data.files import whole_json_lines
 from toolkit.data.manifest import Row
 from toolkit.evaluation.plans import OTHER_PROJECTORS, TEXT_INPUTS, DecodeItem, DecodeRun
-from toolkit.models import SpeechLLM
+from toolkit.evaluation.text_branch import TextBranch
+from toolkit.models import Answer, SpeechLLM
 from toolkit.segments import Response
 
 
@@ -155,7 +156,8 @@ def decode(
     references: dict[str, dict] | None = None,
     max_new_tokens: int = 40,
     batch_size: int = 24,
-    progress: Callable | None = None,
+    progress: Callable[[int], object] | None = None,
+    branch: TextBranch | None = None,
 ) -> list[dict]:
     """Answer every item; what an earlier, killed run decoded is kept.
 
@@ -172,6 +174,8 @@ def decode(
     max_new_tokens, batch_size : int
     progress : callable, optional
         Called with the number of items done after each batch.
+    branch : TextBranch, optional
+        Where answers to text are found and kept, whichever run was the first to ask.
 
     Returns
     -------
@@ -186,36 +190,81 @@ def decode(
     # Similar lengths together: less padding.
     todo.sort(key=lambda item: (item.row.duration, item.id))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Topline and cascade are of the LLM as published: its adapters, if any, are off.
-    mode = model.llm.text_mode if inputs.kind in TEXT_INPUTS else nullcontext
-    for start in range(0, len(todo), batch_size):
-        chunk = todo[start : start + batch_size]
-        batch = inputs.batch(chunk).to(model.llm.device)
+    asked = (model, inputs, references, max_new_tokens)
 
-        def respond(answers, chunk=chunk):
-            told = [
-                (references or {}).get(i.id) or {"answer": a.text, "finish": a.finish}
-                for i, a in zip(chunk, answers, strict=True)
-            ]
-            return [response_ids(model, t["answer"], t.get("finish", "stop")) for t in told]
-
-        with mode(), torch.inference_mode():
-            answers, targets, scored = model.answer_and_score(batch, respond, max_new_tokens)
-            heard = model.heard(batch)
-        rows = [
-            decoded_row(item, inputs.kind, answer.text) | {"finish": answer.finish}
-            for item, answer in zip(chunk, answers, strict=True)
-        ]
-        for row, nll, ids in zip(rows, scored, targets, strict=True):
-            row["nll"], row["tokens"] = round(nll, 4), len(ids)
-        for row, text in zip(rows, heard or (), strict=False):
-            row["heard"] = text
+    def keep(rows: list[dict]) -> None:
         with path.open("a") as handle:
             handle.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         done.update({row["id"]: row for row in rows})
         if progress is not None:
-            progress(len(chunk))
+            progress(len(rows))
+
+    keys: dict[str, str] = {}
+    if branch is not None and inputs.kind in TEXT_INPUTS and todo:
+        keys = _text_keys(branch, todo, *asked)
+        known = {item.id: branch.find(keys[item.id]) for item in todo}
+        keep([decoded_row(i, inputs.kind, "") | known[i.id] for i in todo if known[i.id]])
+        todo = [item for item in todo if item.id not in done]
+    for start in range(0, len(todo), batch_size):
+        chunk = todo[start : start + batch_size]
+        rows = _decode_batch(chunk, *asked)
+        if keys:
+            branch.keep([keys[item.id] for item in chunk], rows)
+        keep(rows)
     return [done[item.id] for item in items]
+
+
+def _told(
+    model: SpeechLLM, items: Sequence[DecodeItem], references: dict[str, dict] | None
+) -> list[tuple[int, ...] | None]:
+    """The text branch's answers to the items, as responses; None where there is none."""
+    found = [(references or {}).get(item.id) for item in items]
+    return [f and response_ids(model, f["answer"], f.get("finish", "stop")) for f in found]
+
+
+def _text_keys(
+    branch: TextBranch,
+    items: Sequence[DecodeItem],
+    model: SpeechLLM,
+    inputs: Inputs,
+    references: dict[str, dict] | None,
+    max_new_tokens: int,
+) -> dict[str, str]:
+    plans = inputs.batch(items).plans
+    keys = branch.keys(model, plans, _told(model, items, references), max_new_tokens)
+    return {item.id: key for item, key in zip(items, keys, strict=True)}
+
+
+def _decode_batch(
+    items: Sequence[DecodeItem],
+    model: SpeechLLM,
+    inputs: Inputs,
+    references: dict[str, dict] | None,
+    max_new_tokens: int,
+) -> list[dict]:
+    batch = inputs.batch(items).to(model.llm.device)
+    told = _told(model, items, references)
+
+    def respond(answers: Sequence[Answer]) -> list[tuple[int, ...]]:
+        return [
+            response_ids(model, answer.text, answer.finish) if ids is None else ids
+            for ids, answer in zip(told, answers, strict=True)
+        ]
+
+    # Topline and cascade are of the LLM as published: its adapters, if any, are off.
+    mode = model.llm.text_mode if inputs.kind in TEXT_INPUTS else nullcontext
+    with mode(), torch.inference_mode():
+        answers, targets, scored = model.answer_and_score(batch, respond, max_new_tokens)
+        heard = model.heard(batch)
+    rows = [
+        decoded_row(item, inputs.kind, answer.text) | {"finish": answer.finish}
+        for item, answer in zip(items, answers, strict=True)
+    ]
+    for row, nll, ids in zip(rows, scored, targets, strict=True):
+        row["nll"], row["tokens"] = round(nll, 4), len(ids)
+    for row, text in zip(rows, heard or (), strict=False):
+        row["heard"] = text
+    return rows
 
 
 def decoded_row(item: DecodeItem, kind: str, answer: str) -> dict:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toolkit.data.collate import Collator
     from toolkit.data.feature_store import FeatureCache
     from toolkit.data.manifest import Row
+    from toolkit.evaluation.text_branch import TextBranch
     from toolkit.llms import CausalLM
     from toolkit.models import SpeechLLM
     from toolkit.training import Phase
@@ -261,6 +262,12 @@ class RunContext:
             run_llm=run_llm,
             units=model.projector.transcript_units(),
         )
+
+    def text_branch(self) -> TextBranch:
+        """What LLMs said to the test sets' texts, in any run of this work folder."""
+        from toolkit.evaluation.text_branch import TextBranch
+
+        return TextBranch(self.work / "targets" / "text_branch.jsonl")
 
     def phase_folder(self, name: str) -> Path:
         """Folder of a training phase."""

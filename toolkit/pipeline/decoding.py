@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from toolkit.evaluation.decoding import Inputs, decode
 from toolkit.evaluation.plans import DecodeItem
+from toolkit.evaluation.text_branch import TextBranch
 from toolkit.models import SpeechLLM
 
 
@@ -20,6 +21,7 @@ def decode_inputs(
     ask: Callable[[str], tuple[SpeechLLM, Inputs, Sequence[DecodeItem]]],
     max_new_tokens: int,
     batch_size: int,
+    branch: TextBranch | None = None,
 ) -> dict[str, float]:
     """Write ``<folder>/<name>.<input>.jsonl`` for every input.
 
@@ -35,6 +37,8 @@ def decode_inputs(
     ask : callable
         Who answers to an input, what it is given, and the questions; called before each input.
     max_new_tokens, batch_size : int
+    branch : TextBranch, optional
+        As of `toolkit.evaluation.decoding.decode`.
 
     Returns
     -------
@@ -55,6 +59,7 @@ def decode_inputs(
                 max_new_tokens,
                 batch_size,
                 bar.update,
+                branch,
             )
         if kind == "text":
             references = {row["id"]: row for row in decoded}

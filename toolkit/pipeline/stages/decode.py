@@ -82,7 +82,13 @@ def run(context: RunContext) -> dict:
             return (reader if kind in TEXT_INPUTS else model), inputs, items
 
         seconds = decode_inputs(
-            context.exp / "decode", name, part.inputs, ask, plan.max_new_tokens, plan.batch_size
+            context.exp / "decode",
+            name,
+            part.inputs,
+            ask,
+            plan.max_new_tokens,
+            plan.batch_size,
+            context.text_branch(),
         )
         facts["sets"][name] = {"items": len(items), "dropped": dict(dropped), "seconds": seconds}
         log.info("%s: %d items, seconds per input %s", name, len(items), seconds)

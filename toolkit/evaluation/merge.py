@@ -188,13 +188,13 @@ def _tells_more(key: str, changed: Sequence[str], groups: Sequence[Group]) -> bo
     block, or has it for having another. A copy of a named block (``teacher.pool`` of ``pool``)
     tells nothing that the block itself does not.
     """
-    values_of = {name: [group.runs[0].settings.get(name) for group in groups] for name in changed}
-    if any(key.endswith(f".{name}") and values_of[key] == values_of[name] for name in changed):
+    settings = [group.runs[0].settings for group in groups]
+    originals = (name for name in changed if key.endswith(f".{name}"))
+    if any(all(own.get(key) == own.get(name) for own in settings) for name in originals):
         return False
     blocks = [other for other in changed if key.startswith(f"{other}.")]
     values: dict[tuple, set] = {}
-    for group in groups:
-        own = group.runs[0].settings
+    for own in settings:
         values.setdefault(tuple(map(own.get, blocks)), set()).add(own.get(key))
     return any(len(different) > 1 for different in values.values())
 

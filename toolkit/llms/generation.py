@@ -170,7 +170,6 @@ def continue_rows(
     going = torch.arange(len(mask), device=mask.device)
     stops = torch.tensor(llm.eos_ids, device=mask.device)
     choose = _chooser(sampling)
-    said = going.new_empty(len(mask), 0)
     ended = None
     if stop_strings:
         from transformers import StopStringCriteria
@@ -179,20 +178,20 @@ def continue_rows(
     answers: list[list[int]] = [[] for _ in range(len(mask))]
     for step in range(max_new_tokens):
         tokens = choose(llm.logits(states))
-        said = torch.cat([said, tokens[:, None]], dim=1)
         over = torch.isin(tokens, stops)
         for row, token, stopped in zip(going.tolist(), tokens.tolist(), over.tolist(), strict=True):
             if not stopped:
                 answers[row].append(token)
-        if ended is not None:
-            over |= ended(said, None)
+        if ended is not None and len(unstopped := (~over).nonzero()[:, 0]):
+            # Rows that go on have said a token each step.
+            said = [answers[row] for row in going[unstopped].tolist()]
+            over[unstopped] = ended(tokens.new_tensor(said), None)
         if over.any():
             kept = (~over).nonzero()[:, 0]
             if not len(kept):
                 break
             cache.batch_select_indices(kept)
             going, tokens, mask, position = going[kept], tokens[kept], mask[kept], position[kept]
-            said = said[kept]
         if step == max_new_tokens - 1:
             break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

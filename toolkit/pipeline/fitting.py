@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +18,6 @@ from toolkit.pipeline.context import RunContext
 
 if TYPE_CHECKING:
     from toolkit.models import SpeechLLM
-    from toolkit.projectors.base import Projector
 
 #: Clips whose frames a projector is fitted to.
 FITTED_CLIPS = 200
@@ -45,33 +43,6 @@ def fit_projector(
     model.projector.fit(list(rows.values()), model.llm.tokenizer)
     if frames and model.projector.fits_frames:
         model.projector.fit_frames(_frames_of(context, model, list(rows.values())))
-
-
-def holds_buffers(checkpoint: Path, projector: Projector) -> bool:
-    """Whether a checkpoint has all that a projector was fitted to, so that it need not be again.
-
-    Parameters
-    ----------
-    checkpoint : Path
-        Its folder.
-    projector : Projector
-
-    Returns
-    -------
-    bool
-    """
-    from safetensors import safe_open
-
-    from toolkit.training.checkpoint import WEIGHTS
-
-    path = checkpoint / WEIGHTS
-    if not path.is_file():
-        return False
-    with safe_open(path, "pt") as tensors:
-        held = set(tensors.keys())
-    parameters = dict(projector.named_parameters())
-    buffers = {f"projector.{name}" for name in projector.state_dict() if name not in parameters}
-    return buffers <= held
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from toolkit.data.example import Example
 from toolkit.data.feature_store import FeatureCache
 from toolkit.losses.base import Loss
 from toolkit.pipeline.context import RunContext
-from toolkit.pipeline.fitting import fit_projector, holds_buffers
+from toolkit.pipeline.fitting import fit_projector
 from toolkit.pipeline.marks import Marks, write_json
 from toolkit.pipeline.table import BY_NAME
 
@@ -192,7 +192,7 @@ def run_phase(context: RunContext, name: str) -> dict:
         When the phase is to start from one that is not there.
     """
     from toolkit.training import SpeechLLMBrain, load_best
-    from toolkit.training.checkpoint import Checkpoints
+    from toolkit.training.checkpoint import Checkpoints, holds_buffers
 
     if name == "train" and (problem := check_start(context)):
         raise FileNotFoundError(problem)
@@ -206,11 +206,10 @@ def run_phase(context: RunContext, name: str) -> dict:
     folder = context.phase_folder(name)
     previous = start_folder(context)
     starts = name == "train" and (previous / "best").exists()
-    loaded = [previous / "best"] if starts else []
-    loaded += filter(None, [Checkpoints(folder / "checkpoints").last()])
-    examples = (e for own in train.values() for e in own)
-    known = any(holds_buffers(checkpoint, model.projector) for checkpoint in loaded)
-    fit_projector(context, model, examples, frames=not known)
+    loaded = (previous / "best" if starts else None, Checkpoints(folder / "checkpoints").last())
+    known = any(path is not None and holds_buffers(path, model.projector) for path in loaded)
+    heard = (example for examples in train.values() for example in examples)
+    fit_projector(context, model, heard, frames=not known)
     for name_of_set, examples in (*train.items(), *valid.items()):
         leave_out_refused(name_of_set, examples, phase.losses, model)
     if starts:

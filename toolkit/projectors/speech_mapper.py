@@ -306,7 +306,9 @@ class SpeechMapper(Projector):
 
     def keeping_pads(self) -> SpeechMapper:
         """A copy with ``pads: keep``; see `Projector.keeping_pads`."""
-        kept = copy.deepcopy(self) if self.trims_pads else super().keeping_pads()
+        if not self.trims_pads:
+            return super().keeping_pads()
+        kept = copy.deepcopy(self)
         kept.pads = "keep"
         return kept
 

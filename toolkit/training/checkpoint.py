@@ -158,6 +158,31 @@ def trained_tensors(
     return out
 
 
+def holds_buffers(checkpoint: Path, projector: nn.Module) -> bool:
+    """Whether a checkpoint has all that a projector was fitted to, so that it need not be again.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Its folder.
+    projector : nn.Module
+
+    Returns
+    -------
+    bool
+    """
+    from safetensors import safe_open
+
+    path = checkpoint / WEIGHTS
+    if not path.is_file():
+        return False
+    with safe_open(path, "pt") as tensors:
+        held = set(tensors.keys())
+    parameters = dict(projector.named_parameters())
+    buffers = {f"projector.{name}" for name in projector.state_dict() if name not in parameters}
+    return buffers <= held
+
+
 def load_tensors(model: object, tensors: Mapping[str, Tensor], source: str = "") -> None:
     """Put saved tensors into a model's blocks.
 

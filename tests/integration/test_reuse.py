@@ -123,7 +123,10 @@ def test_a_warm_start_is_taken_over_where_its_settings_are_the_same(again, caplo
          ["prepare", "annotate", "cache"]),
         # A set for the main phase alone; the features of all sets are asked for again.
         (["+sets.more=!new:toolkit.data.SpeechSet {manifests: [!ref <data>/dev.jsonl]}"],
-         ["prepare", "annotate", "teach", "pretrain"]),
+         ["prepare", "annotate", "teach", "pretrain", "train"]),
+        # A finished model is decoded otherwise, beside what was decoded first.
+        (["decode.items_per_task=1"],
+         ["prepare", "annotate", "teach", "cache", "pretrain", "train"]),
         # Other data: nothing that was made from the old is the same.
         (["+corpora.more=!name:tiny_corpus.prepare {}"], []),
     ],
@@ -132,6 +135,22 @@ def test_what_a_setting_touches_is_not_taken_over(again, capsys, overrides, take
     again(2, 11, overrides, tag="other", reuse=EXPERIMENTS, dry_run=True)
     plan = capsys.readouterr().out
     assert re.findall(r"^ +\d+ (\w+) +reuse", plan, re.M) == taken
+
+
+def test_a_trained_model_is_taken_over_to_be_decoded_otherwise(again, caplog):
+    decoded = (BASE / "decode" / "tones.speech.jsonl").read_bytes()
+    with caplog.at_level("INFO", "toolkit"):
+        own = again(
+            2, 11, ["decode.inputs=[speech, text]", "decode.max_new_tokens=3"], tag="short",
+            reuse=EXPERIMENTS,
+        ).exp  # fmt: skip
+    assert not started(caplog).keys() & {"pretrain", "train"}
+    weights = Path("train/best/trainable.safetensors")
+    assert (own / weights).read_bytes() == (BASE / weights).read_bytes()
+    # They are its own: trained on here, they leave the others as they are.
+    assert (own / weights).resolve().is_relative_to(own.resolve())
+    assert (BASE / "decode" / "tones.speech.jsonl").read_bytes() == decoded
+    assert (own / "decode" / "tones.speech.jsonl").read_bytes() != decoded
 
 
 def test_a_run_whose_earlier_stages_changed_since_gives_nothing_that_follows(again, capsys):

@@ -223,7 +223,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--reuse",
         type=Path,
         metavar="DIR",
-        help="take over stages 2 to 6 where runs in DIR finished them with the same settings",
+        help="take over stages 2 to 7 where runs in DIR finished them with the same settings",
     )
     command.add_argument("--force", action="store_true", help="run changed stages again")
 

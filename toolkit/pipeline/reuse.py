@@ -1,7 +1,8 @@
 """``--reuse DIR``: what other runs finished with the same settings is taken over, not made again.
 
 Data, annotations, answers and features are shared by all runs anyway; here a stage is not even
-started, and a phase that another run has trained from the same settings and seed is copied.
+started, and a phase that another run has trained from the same settings and seed is copied: a
+finished model is decoded otherwise under another tag, and what was decoded of it first stays.
 """
 
 from __future__ import annotations

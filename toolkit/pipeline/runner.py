@@ -177,7 +177,7 @@ def run(options: RunOptions) -> list[RunContext]:
                 "give --stage and --stop-stage, and run the others in one process"
             )
         if options.reuse:
-            raise ValueError("--reuse is one process's work: run stages 2 to 6 in one process")
+            raise ValueError("--reuse is one process's work: --nproc starts the others")
         options.device = local_device(options.device)
     contexts = []
     for seed in options.seeds or [None]:

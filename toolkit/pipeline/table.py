@@ -174,6 +174,7 @@ STAGES = (
         "main phase",
         ("?phases.train", "encoder", "projector", "interleaver", "prompt", "llm", "sets", "seed"),
         ("prepare", "annotate", "teach", "pretrain"),
+        makes=("train",),
     ),
     Stage(
         8,

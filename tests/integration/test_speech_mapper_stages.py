@@ -82,6 +82,9 @@ def test_both_phases_and_the_pretrained_operating_point(stages, monkeypatch):
     assert list(cost) == ["pretrain", "train"]
     assert cost["pretrain"]["llm_mib"] == 0 < cost["train"]["llm_mib"]
     assert all(len(c["seconds_of_passes"]) == 2 and c["peak_mib"] > 50 for c in cost.values())
+    # The formulas stand beside: they know what the second phase runs more, and holds more.
+    assert 0 < cost["pretrain"]["operations"] < cost["train"]["operations"]
+    assert 0 < cost["pretrain"]["formula_mib"] < cost["train"]["formula_mib"]
     with pytest.raises(FileNotFoundError, match="every phase can train on"):
         common_examples(context, context.build_model(llm=False), utterances=1000)
 

@@ -15,11 +15,12 @@ from toolkit.bench.rules import RULES, Rules
 from toolkit.bench.step import all_positions, every_frame, fixed_window
 from toolkit.cli.main import main
 from toolkit.cli.preview import preview
-from toolkit.cli.show import describe, on_meta
+from toolkit.cli.show import describe
 from toolkit.data.collate import Collator
 from toolkit.data.manifest import Row, write_manifest
 from toolkit.data.sets import TranscriptionSet
 from toolkit.encoders.base import EncoderOutput
+from toolkit.pipeline.costs import on_meta
 from toolkit.pipeline.runner import RunOptions, open_run
 from toolkit.projectors import CTCEmbedding
 

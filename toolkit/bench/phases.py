@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from toolkit.bench import formulas
 from toolkit.bench.memory import PeakMemory
 from toolkit.pipeline.context import RunContext
 from toolkit.pipeline.fitting import fit_projector
@@ -141,7 +142,8 @@ def run_one(
     Returns
     -------
     dict
-        ``peak_mib`` with everything the phase loads, ``llm_mib`` of the LLM's weights in memory.
+        ``peak_mib`` with everything the phase loads, ``llm_mib`` of the LLM's weights in memory,
+        and what the formulas say: ``operations`` of an utterance, ``formula_mib``.
     """
     from toolkit.training import SpeechLLMBrain
 
@@ -158,6 +160,7 @@ def run_one(
             loss.fit(model.llm)
         examples = common_examples(context, model, utterances)
         fit_projector(context, model, examples)
+        expected = formulas.of_examples(context, model, phase, examples)
         collator = context.collator(model, run_llm=phase.runs_llm())
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             brain = SpeechLLMBrain(
@@ -170,7 +173,12 @@ def run_one(
             except _Finished:
                 pass
     weights = sum(p.numel() * p.element_size() for p in model.llm.parameters())
-    return {"peak_mib": peak.mib, "llm_mib": weights / 2**20}
+    return {
+        "peak_mib": peak.mib,
+        "llm_mib": weights / 2**20,
+        "operations": expected["operations"],
+        "formula_mib": expected["mib"],
+    }
 
 
 def measure_phases(
@@ -260,7 +268,7 @@ def _hear(process: subprocess.Popen, name: str) -> dict[str, float]:
 
 
 def phases_table(result: dict[str, Any]) -> str:
-    """Phases as rows, ratios to the first.
+    """Phases as rows, ratios to the first, with those that the formulas expect.
 
     Parameters
     ----------
@@ -270,31 +278,37 @@ def phases_table(result: dict[str, Any]) -> str:
     Returns
     -------
     str
-        Markdown.
+        Markdown. Peak memory is the whole process's, interpreter and libraries included, which no
+        formula counts.
 
     Example
     -------
-    >>> phase = {"seconds_per_1000": 20.0, "peak_mib": 900.0, "llm_mib": 0.0}
-    >>> later = {"seconds_per_1000": 300.0, "peak_mib": 1800.0, "llm_mib": 513.0}
+    >>> phase = {"seconds_per_1000": 20.0, "operations": 1e9, "peak_mib": 900.0,
+    ...          "formula_mib": 410.0, "llm_mib": 0.0}
+    >>> later = {"seconds_per_1000": 300.0, "operations": 12e9, "peak_mib": 1800.0,
+    ...          "formula_mib": 1380.0, "llm_mib": 513.0}
     >>> print(phases_table({"phases": {"pretrain": phase, "train": later}}))
-    | phase | seconds per 1,000 utterances | ratio | peak memory, MiB | ratio | LLM weights, MiB |
-    |---|---|---|---|---|---|
-    | pretrain | 20.0 | 1.0x | 900 | 1.0x | 0 |
-    | train | 300.0 | 15.0x | 1800 | 2.0x | 513 |
+    | phase | seconds per 1,000 utterances | ratio | by operations | peak memory, MiB | ratio | \
+by formula, MiB | LLM weights, MiB |
+    |---|---|---|---|---|---|---|---|
+    | pretrain | 20.0 | 1.0x | 1.0x | 900 | 1.0x | 410 | 0 |
+    | train | 300.0 | 15.0x | 12.0x | 1800 | 2.0x | 1380 | 513 |
     """
     rows = result["phases"]
     first = next(iter(rows.values()))
     lines = [
-        "| phase | seconds per 1,000 utterances | ratio | peak memory, MiB | ratio "
-        "| LLM weights, MiB |",
-        "|---|---|---|---|---|---|",
+        "| phase | seconds per 1,000 utterances | ratio | by operations | peak memory, MiB | ratio "
+        "| by formula, MiB | LLM weights, MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         times = row["seconds_per_1000"] / first["seconds_per_1000"]
+        expected = row["operations"] / first["operations"]
         memory = row["peak_mib"] / first["peak_mib"]
         lines.append(
-            f"| {name} | {row['seconds_per_1000']:.1f} | {times:.1f}x | {row['peak_mib']:.0f} "
-            f"| {memory:.1f}x | {row['llm_mib']:.0f} |"
+            f"| {name} | {row['seconds_per_1000']:.1f} | {times:.1f}x | {expected:.1f}x "
+            f"| {row['peak_mib']:.0f} | {memory:.1f}x | {row['formula_mib']:.0f} "
+            f"| {row['llm_mib']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -313,6 +327,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("-n", type=int, default=96, help="utterances (default: 96)")
     out.add_argument("--batch-size", type=int, default=8, help="a step (default: 8)")
     out.add_argument("--repeats", type=int, default=3, help="timed passes (default: 3)")
+    out.add_argument(
+        "--project", type=Path, metavar="RECIPE",
+        help="what the formulas say of another recipe, which need not be run here",
+    )  # fmt: skip
     out.add_argument("--one", help=argparse.SUPPRESS)
     return out
 
@@ -335,11 +353,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.one:
         _say(run_one(context, arguments.one, *counts))
         return
+    # Known before anything is measured.
+    scaled = None
+    if arguments.project:
+        scaled = formulas.of_recipe(
+            open_run(RunOptions(recipe=arguments.project, work=arguments.work, device="cpu")),
+            arguments.batch_size,
+        )
     result = measure_phases(context, given, *counts)
     print(
         f"{result['recipe']}: {arguments.n} utterances, batches of {arguments.batch_size}, median "
         f"of {arguments.repeats} passes in turns.\n\n{phases_table(result)}"
     )
+    if scaled:
+        print(
+            f"\n{scaled['recipe']}, by the same formulas, {scaled['batch_size']} utterances a "
+            f"step:\n\n{formulas.table(scaled)}"
+        )
 
 
 if __name__ == "__main__":

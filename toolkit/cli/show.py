@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,13 +9,13 @@ import torch
 from toolkit.cli.terminal import table
 from toolkit.component import count_parameters
 from toolkit.losses.base import LLM_NEEDS
-from toolkit.pipeline.context import strings
 from toolkit.pipeline.costs import (
     PROMPT_TOKENS,
     RESPONSE_TOKENS,
-    Corpus,
     cache_bytes,
+    corpora,
     encode_operations,
+    on_meta,
     phase_cost,
 )
 from toolkit.training.optimisation import model_modules, select_trainable
@@ -27,24 +25,6 @@ if TYPE_CHECKING:
     from toolkit.pipeline.context import RunContext
 
 SECONDS = 10
-
-
-def on_meta(context: RunContext) -> SpeechLLM:
-    """The recipe's model with shapes alone: no weights on disk, no memory.
-
-    Parameters
-    ----------
-    context : RunContext
-
-    Returns
-    -------
-    SpeechLLM
-        All blocks on ``torch.device("meta")``.
-    """
-    model = context.build_model(materialise=False)
-    for block in (model.encoder, model.projector, model.llm):
-        block.materialise("meta")
-    return model
 
 
 def block_table(model: SpeechLLM) -> str:
@@ -138,36 +118,6 @@ def phase_table(model: SpeechLLM, phases: dict) -> str:
         )
     header = ["phase", "trains", "parameters", "losses", "needs", "runs the LLM", "steps"]
     return table(header, rows, right=[2, 6])
-
-
-def corpora(context: RunContext, names: Iterable[str]) -> Corpus | None:
-    """How much speech some sets name: from manifests, or as the recipe expects it.
-
-    Parameters
-    ----------
-    context : RunContext
-    names : iterable of str
-        Sets.
-
-    Returns
-    -------
-    Corpus or None
-        None where the corpus is not prepared and the recipe has no ``expected``.
-    """
-    from toolkit.data.manifest import read_manifest
-
-    paths = []
-    for name in names:
-        block = context.config.select(f"sets.{name}")
-        paths += [Path(s) for s in strings(block) if s.endswith(".jsonl") and "/data/" in s]
-    paths = list(dict.fromkeys(paths))
-    if paths and all(path.exists() for path in paths):
-        rows = [row for path in paths for row in read_manifest(path)]
-        return Corpus(len(rows), sum(row.duration for row in rows), "manifests")
-    expected = context.config.tree.get("expected")
-    if not expected:
-        return None
-    return Corpus(int(expected["utterances"]), float(expected["hours"]) * 3600, "expected")
 
 
 def cost_table(

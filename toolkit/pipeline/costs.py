@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from toolkit.component import count_parameters, parse_dtype
+from toolkit.pipeline.context import strings
 
 if TYPE_CHECKING:
     from torch import nn
 
     from toolkit.models import SpeechLLM
+    from toolkit.pipeline.context import RunContext
     from toolkit.training import Phase
 
 GIB = 2**30
@@ -84,6 +87,54 @@ class PhaseCost:
     def hours(self, tflops: float, gpus: int = 1) -> float:
         """On devices that sustain so many 10^12 operations a second each."""
         return self.operations / (tflops * 1e12 * gpus) / 3600
+
+
+def on_meta(context: RunContext) -> SpeechLLM:
+    """The recipe's model with shapes alone: no weights on disk, no memory.
+
+    Parameters
+    ----------
+    context : RunContext
+
+    Returns
+    -------
+    SpeechLLM
+        All blocks on ``torch.device("meta")``.
+    """
+    model = context.build_model(materialise=False)
+    for block in (model.encoder, model.projector, model.llm):
+        block.materialise("meta")
+    return model
+
+
+def corpora(context: RunContext, names: Iterable[str]) -> Corpus | None:
+    """How much speech some sets name: from manifests, or as the recipe expects it.
+
+    Parameters
+    ----------
+    context : RunContext
+    names : iterable of str
+        Sets.
+
+    Returns
+    -------
+    Corpus or None
+        None where the corpus is not prepared and the recipe has no ``expected``.
+    """
+    from toolkit.data.manifest import read_manifest
+
+    paths = []
+    for name in names:
+        block = context.config.select(f"sets.{name}")
+        paths += [Path(s) for s in strings(block) if s.endswith(".jsonl") and "/data/" in s]
+    paths = list(dict.fromkeys(paths))
+    if paths and all(path.exists() for path in paths):
+        rows = [row for path in paths for row in read_manifest(path)]
+        return Corpus(len(rows), sum(row.duration for row in rows), "manifests")
+    expected = context.config.tree.get("expected")
+    if not expected:
+        return None
+    return Corpus(int(expected["utterances"]), float(expected["hours"]) * 3600, "expected")
 
 
 def block_parameters(model: nn.Module | None) -> tuple[int, int]:

@@ -19,11 +19,11 @@ from pathlib import Path
 from recipes.asterisk_sounds.questions import question_rows
 from recipes.asterisk_sounds.spoken_questions import telephone_take
 from toolkit.data.audio import audio_info, write_audio
-from toolkit.data.files import atomic_write
 from toolkit.data.manifest import Row, read_manifest, write_manifest
 from toolkit.data.report import PrepareReport, part_summary
 from toolkit.data.splits import spread
 from toolkit.data.synthesis import check_engines, synthesise
+from toolkit.files import atomic_write
 
 TASK = "IntentClassification_AsteriskSounds"
 PASSAGES = "passages"

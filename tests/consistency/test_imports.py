@@ -35,7 +35,7 @@ ROOMS = (
     "component",
 )
 #: Files beside the rooms: the lowest floor, which everybody may import and which imports nobody.
-GROUND = ("component", "text", "segments")
+GROUND = ("component", "files", "text", "segments")
 HEIGHT = {room: len(ROOMS) - i for i, room in enumerate(ROOMS)} | dict.fromkeys(GROUND, 0)
 FILES = sorted(PACKAGE.rglob("*.py"))
 

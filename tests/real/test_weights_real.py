@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from toolkit.data.files import sha256_of
+from toolkit.files import sha256_of
 from toolkit.weights import (
     CATALOGUE,
     embedding_rows,

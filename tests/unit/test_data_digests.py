@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.data.digests import DigestTable
-from toolkit.data.files import sha256_of
+from toolkit.files import sha256_of
 
 LONG_AGO = 1_600_000_000_000_000_000
 

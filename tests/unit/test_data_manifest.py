@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from toolkit.data.audio import AudioError
-from toolkit.data.files import atomic_write
 from toolkit.data.manifest import ManifestError, Row, read_manifest, validate, write_manifest
+from toolkit.files import atomic_write
 
 GOOD = {"id": "a", "audio": "a.wav", "duration": 1.0, "text": "Hi.", "language": "en"}
 GOOD["speaker"] = "s"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from toolkit.data.files import sha256_of
+from toolkit.files import sha256_of
 from toolkit.weights import (
     CATALOGUE,
     SourceError,

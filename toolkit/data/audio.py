@@ -232,7 +232,7 @@ def write_audio(
 
     import soundfile
 
-    from toolkit.data.files import atomic_write
+    from toolkit.files import atomic_write
 
     buffer = io.BytesIO()
     suffix = os.path.splitext(str(path))[1].lstrip(".").upper()

@@ -19,7 +19,7 @@ import zlib
 from io import FileIO
 from pathlib import Path
 
-from toolkit.data.files import atomic_write, sha256_of
+from toolkit.files import atomic_write, sha256_of
 
 log = logging.getLogger("toolkit")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from toolkit.data.files import whole_json_lines
+from toolkit.files import whole_json_lines
 
 _SHARD = re.compile(r"(rank\d+)-(\d+)\.safetensors")
 

@@ -22,7 +22,7 @@ from toolkit.data.feature_shards import (
     remove_other_leftovers,
     write_shard,
 )
-from toolkit.data.files import json_lines_so_far
+from toolkit.files import json_lines_so_far
 
 if TYPE_CHECKING:
     from toolkit.encoders.base import Encoder

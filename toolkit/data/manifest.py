@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from toolkit.data.files import atomic_write
 from toolkit.data.rows import REQUIRED, ManifestError, Row, parse_row
+from toolkit.files import atomic_write
 
 __all__ = [
     "REQUIRED",

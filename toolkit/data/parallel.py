@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from toolkit.data.audio import AudioError, audio_info, write_audio
-from toolkit.data.files import atomic_write
 from toolkit.data.synthesis import SynthesisError
+from toolkit.files import atomic_write
 
 _CHUNK = 8
 #: 16 kHz samples (N,), or samples and what only their making can tell.

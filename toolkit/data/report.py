@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.files import atomic_write
 from toolkit.data.rows import Row
 from toolkit.data.splits import group_key
+from toolkit.files import atomic_write
 
 # Pauses and the file's edges: a one-word prompt is not one word long.
 _EDGE_S = 0.4

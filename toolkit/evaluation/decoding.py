@@ -15,10 +15,10 @@ from toolkit.data.audio import AudioError, read_audio
 from toolkit.data.collate import Collator
 from toolkit.data.example import Batch
 from toolkit.data.fields import stable_hash
-from toolkit.data.files import whole_json_lines
 from toolkit.data.manifest import Row
 from toolkit.evaluation.plans import OTHER_PROJECTORS, TEXT_INPUTS, DecodeItem, DecodeRun
 from toolkit.evaluation.text_branch import TextBranch
+from toolkit.files import whole_json_lines
 from toolkit.models import Answer, SpeechLLM
 from toolkit.segments import Response
 

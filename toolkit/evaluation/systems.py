@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.audio import SAMPLE_RATE, read_audio
-from toolkit.data.files import atomic_write
 from toolkit.data.manifest import Row
 from toolkit.evaluation.decoding import decoded_row
 from toolkit.evaluation.plans import DecodeItem
+from toolkit.files import atomic_write
 from toolkit.llms import CausalLM, Prompt
 from toolkit.teachers.answers import AnswerStore, TeachItem, ask
 from toolkit.teachers.endpoint import Endpoint, body_key

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.data.fields import prompt_fields
-from toolkit.data.files import whole_json_lines
 from toolkit.data.manifest import Row
+from toolkit.files import whole_json_lines
 from toolkit.teachers.endpoint import Endpoint, body_key
 from toolkit.teachers.pool import Task
 

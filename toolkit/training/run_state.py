@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from toolkit.data.example import Example
-from toolkit.data.files import atomic_write
+from toolkit.files import atomic_write
 from toolkit.training.checkpoint import (
     EMA,
     OPTIMISER,

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.data.files import sha256_of
+from toolkit.files import sha256_of
 from toolkit.weights.errors import ChecksumMismatch
 
 

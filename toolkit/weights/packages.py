@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from toolkit.data.files import sha256_of
+from toolkit.files import sha256_of
 from toolkit.weights.archives import extract
 from toolkit.weights.catalogue import CATALOGUE, Deb, Upstream
 from toolkit.weights.errors import DownloadError, SourceError, WeightsError

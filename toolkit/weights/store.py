@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.files import sha256_of
+from toolkit.files import sha256_of
 from toolkit.weights.archives import opened_members
 from toolkit.weights.catalogue import CONVERTER_VERSION, MODELS, Model, Part, content_key
 from toolkit.weights.ctranslate2 import convert_ctranslate2

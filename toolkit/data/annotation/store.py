@@ -16,9 +16,9 @@ import numpy as np
 from toolkit.data.annotation.base import AnnotationError, Annotator
 from toolkit.data.audio import AudioError, read_audio
 from toolkit.data.cache import duration_batches, owns, read_all
-from toolkit.data.files import drop_half_line, json_lines_so_far
 from toolkit.data.manifest import Row
 from toolkit.data.measures import merged_attributes
+from toolkit.files import drop_half_line, json_lines_so_far
 
 
 class AnnotationStore:

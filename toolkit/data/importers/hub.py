@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.files import atomic_write
 from toolkit.data.importers.base import (
     Entry,
     ImportProblem,
@@ -17,6 +16,7 @@ from toolkit.data.importers.base import (
     segment_id,
 )
 from toolkit.data.rows import ManifestError
+from toolkit.files import atomic_write
 
 #: Column names that datasets of speech use for the same thing, the preferred first.
 COLUMNS = {

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.fields import stable_hash
-from toolkit.data.files import atomic_write
 from toolkit.data.rows import Row
+from toolkit.files import atomic_write
 from toolkit.teachers.seed_transcript import SeedTranscript
 
 #: Attribute -> task's name, and the question; its options are the values that the rows have.

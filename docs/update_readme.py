@@ -5,6 +5,11 @@
 reads every seed's ``scores.json``, fills the block ``results:asterisk_sounds/mtbi`` of README.md
 and of the recipe's own page, where they have it, and copies the report with its curves beside the
 recipe.
+
+    python docs/update_readme.py work/exp/asterisk_sounds/mtbi_grid --generalisation-of mtbi
+
+fills the block ``generalisation:asterisk_sounds/mtbi`` of that recipe's page from a run with
+``decode.grid``, and copies its heat maps; nothing else is taken from it.
 """
 
 from __future__ import annotations
@@ -25,7 +30,13 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 from blocks import fill  # noqa: E402
 
-from toolkit.evaluation.tables import LABELS, interval_name, over_seeds, with_interval  # noqa: E402
+from toolkit.evaluation.tables import (  # noqa: E402
+    LABELS,
+    generalisation_table,
+    interval_name,
+    over_seeds,
+    with_interval,
+)
 
 #: Metrics of the block and their digits. ``heard_wer`` is the projector's own, where it has one.
 COLUMNS = {"wer": 3, "heard_wer": 3, "rouge_l": 3, "perplexity": 2}
@@ -117,6 +128,42 @@ def _cost(runs: Sequence[dict[str, Any]]) -> list[str]:
     return facts
 
 
+def generalisation_block(runs: Sequence[dict[str, Any]], recipe: Path) -> str:
+    """The generalisation benchmark of the first seed that has it; its heat maps are copied.
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        From `read_runs`.
+    recipe : Path
+        ``recipes/<corpus>/<method>``: ``generalisation_<set>.png`` goes there.
+
+    Returns
+    -------
+    str
+        Markdown.
+
+    Raises
+    ------
+    ValueError
+        Where no run has the benchmark.
+    """
+    for run in runs:
+        if not run.get("generalisation"):
+            continue
+        lines: list[str] = []
+        for name, entry in run["generalisation"].items():
+            tasks = next(iter(entry.values()))["cells"].values()
+            asked = sum(task["utterances"] * len(task["quality"]) for task in tasks)
+            lines += [f"{name}, seed {run['seed']}, {asked} questions:", ""]
+            lines += generalisation_table(entry)
+            picture = f"generalisation_{name}.png"
+            shutil.copyfile(run["folder"] / f"{name}.png", recipe / picture)
+            lines += [f"![{name}: quality by task and wording]({picture})", ""]
+        return "\n".join([*lines, f"{interval_name(run).capitalize()}."])
+    raise ValueError("no run has the generalisation benchmark: decode with decode.grid=[SET]")
+
+
 def copy_report(folder: Path, recipe: Path) -> Path:
     """Copy ``RESULTS.md`` and its curves beside the recipe.
 
@@ -159,6 +206,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser(description="Fill README.md from a finished experiment.")
     options.add_argument("experiment", type=Path, help="<work>/exp/<corpus>/<method>")
+    options.add_argument(
+        "--generalisation-of",
+        metavar="METHOD",
+        help="fill this recipe's block of the generalisation benchmark alone",
+    )
     options.add_argument("--root", type=Path, default=ROOT, help="repository to write to")
     return options
 
@@ -167,10 +219,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fill the pages and copy the report."""
     arguments = parser().parse_args(argv)
     folder = arguments.experiment.resolve()
-    name = f"{folder.parent.name}/{folder.name}"
+    name = f"{folder.parent.name}/{arguments.generalisation_of or folder.name}"
+    recipe = arguments.root / "recipes" / name
     try:
-        body = results_block(read_runs(folder))
-        recipe = arguments.root / "recipes" / name
+        runs = read_runs(folder)
+        if arguments.generalisation_of:
+            body = generalisation_block(runs, recipe)
+            fill(recipe / "README.md", f"generalisation:{name}", body, end="/generalisation")
+            print(recipe / "README.md")
+            return 0
+        body = results_block(runs)
         for page in (arguments.root / "README.md", recipe / "README.md"):
             if page.exists() and f"<!-- results:{name} -->" in page.read_text(encoding="utf-8"):
                 fill(page, f"results:{name}", body, end="/results")

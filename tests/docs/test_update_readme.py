@@ -99,3 +99,34 @@ def test_a_block_without_an_end_is_refused(repository, capsys):
     (root / "README.md").write_text("<!-- results:corpus/method -->\n")
     assert run(root, exp) == 1
     assert "<!-- /results -->" in capsys.readouterr().err
+
+
+def test_the_generalisation_benchmark_alone_is_taken_from_a_tagged_run(repository, capsys):
+    root, exp = repository
+    tagged = exp.with_name("method_grid")
+    write_run(tagged, 1, 0.25)
+    given = [str(tagged), "--generalisation-of", "method", "--root", str(root)]
+    page = root / "recipes" / "corpus" / "method" / "README.md"
+    page.write_text("<!-- generalisation:corpus/method -->\nold\n<!-- /generalisation -->\n")
+    assert UPDATE.main(given) == 1
+    assert "decode.grid=[SET]" in capsys.readouterr().err
+    path = tagged / "seed1" / "scores.json"
+    scores = json.loads(path.read_text())
+    cell = {"value": 0.5, "low": 0.4, "high": 0.6}
+    entry = {
+        "quality": {"seen": cell}, "following": {"seen": cell}, "pg": cell, "tg": cell,
+        "spread": 0.1, "worst": None,
+        "cells": {"title": {"seen": True, "utterances": 4, "quality": [0.5, 0.25]}},
+    }  # fmt: skip
+    scores["generalisation"] = {"recorded": {"speech": entry, "text": entry}}
+    path.write_text(json.dumps(scores))
+    (path.parent / "recorded.png").write_bytes(b"heat")
+    before = (root / "README.md").read_text()
+    assert UPDATE.main(given) == 0
+    text = page.read_text()
+    assert "\nold\n" not in text and "recorded, seed 1, 8 questions:" in text
+    assert "| **speech** (this model) | 0.50 / 0.50 | 0.50 [0.40, 0.60]" in text
+    assert "](generalisation_recorded.png)" in text
+    assert (page.parent / "generalisation_recorded.png").read_bytes() == b"heat"
+    assert (root / "README.md").read_text() == before
+    assert not (page.parent / "RESULTS.md").exists()

@@ -16,6 +16,8 @@ def cell_text(cell: Cell | None, digits: int = 3) -> str:
     '0.250 [0.200, 0.300]'
     >>> cell_text(Cell([0.2, 0.4], 0.2, 0.4, -0.1, 0.002))
     '0.300 ± 0.141 (-0.100, p = 0.002)'
+    >>> cell_text(Cell([0.2, 0.4], 0.2, 0.4, -0.1, 0.0))
+    '0.300 ± 0.141 (-0.100, p < 0.001)'
     """
     if cell is None:
         return "-"
@@ -25,7 +27,9 @@ def cell_text(cell: Cell | None, digits: int = 3) -> str:
     else:
         text += f" ± {cell.spread:.{digits}f}"
     if cell.difference is not None and cell.p is not None:
-        text += f" ({cell.difference:+.{digits}f}, p = {cell.p:.3f})"
+        # None of the resamples: not impossible, rarer than they can tell.
+        p = f"p = {cell.p:.3f}" if cell.p >= 0.0005 else "p < 0.001"
+        text += f" ({cell.difference:+.{digits}f}, {p})"
     return text
 
 

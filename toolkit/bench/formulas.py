@@ -11,8 +11,14 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from toolkit.pipeline.costs import RESPONSE_TOKENS, Corpus, PhaseCost, corpora, on_meta, phase_cost
-from toolkit.training.optimisation import model_modules, select_trainable
+from toolkit.pipeline.costs import (
+    Corpus,
+    PhaseCost,
+    answer_tokens,
+    corpora,
+    on_meta,
+    recipe_cost,
+)
 
 if TYPE_CHECKING:
     from toolkit.data.example import Example
@@ -43,7 +49,9 @@ def of_examples(
     render, tokenizer = model.prompt.render, model.llm.tokenizer
     prompt = fmean(len(render(tokenizer, e.fields, "").ids) for e in examples)
     response = fmean(len(e.response or ()) for e in examples)
-    return _summary(phase, _cost(context, model, phase, corpus, round(response), round(prompt)))
+    return _summary(
+        phase, recipe_cost(context, model, phase, corpus, round(response), round(prompt))
+    )
 
 
 def of_recipe(context: RunContext, batch_size: int) -> dict[str, Any]:
@@ -66,7 +74,7 @@ def of_recipe(context: RunContext, batch_size: int) -> dict[str, Any]:
         When the size of a phase's corpus is not known.
     """
     model = on_meta(context)
-    response = int(context.config.select("teacher.max_new_tokens") or RESPONSE_TOKENS)
+    response = answer_tokens(context)
     found = {}
     for name, phase in context.config.build("phases")["phases"].items():
         corpus = corpora(context, phase.data)
@@ -78,18 +86,8 @@ def of_recipe(context: RunContext, batch_size: int) -> dict[str, Any]:
         phase = replace(
             phase, batch_items=batch_size, batch_tokens=None, batch_seconds=None, accumulation=1
         )
-        found[name] = _summary(phase, _cost(context, model, phase, corpus, response))
+        found[name] = _summary(phase, recipe_cost(context, model, phase, corpus, response))
     return {"recipe": context.title, "batch_size": batch_size, "phases": found}
-
-
-def _cost(
-    context: RunContext, model: SpeechLLM, phase: Phase, corpus: Corpus, *tokens: int
-) -> PhaseCost:
-    groups = select_trainable(model_modules(model), phase)
-    trained = [p for named in groups.values() for _, p in named]
-    size = 2 if context.precision == "bf16" else 4
-    cached = isinstance(context.config.tree.get("cache"), dict)
-    return phase_cost(model, phase, trained, corpus, size, cached, *tokens)
 
 
 def _summary(phase: Phase, cost: PhaseCost) -> dict[str, float]:

@@ -11,12 +11,12 @@ from toolkit.component import count_parameters
 from toolkit.losses.base import LLM_NEEDS
 from toolkit.pipeline.costs import (
     PROMPT_TOKENS,
-    RESPONSE_TOKENS,
+    answer_tokens,
     cache_bytes,
     corpora,
     encode_operations,
     on_meta,
-    phase_cost,
+    recipe_cost,
 )
 from toolkit.training.optimisation import model_modules, select_trainable
 
@@ -148,8 +148,7 @@ def cost_table(
         tflops = matmul_gflops(context.device, dtype) / 1000
         where = f"this machine's {tflops:.2g} Tflop/s in matrix products ({dtype})"
     cached = isinstance(context.config.tree.get("cache"), dict)
-    response = context.config.select("teacher.max_new_tokens") or RESPONSE_TOKENS
-    modules = model_modules(model)
+    response = answer_tokens(context)
     rows, notes = [], []
     for name, phase in phases.items():
         corpus = corpora(context, phase.data)
@@ -159,10 +158,7 @@ def cost_table(
                 "`expected: {utterances: N, hours: H}`."
             )
             continue
-        trained = [p for named in select_trainable(modules, phase).values() for _, p in named]
-        cost = phase_cost(
-            model, phase, trained, corpus, 2 if dtype == "bfloat16" else 4, cached, int(response)
-        )
+        cost = recipe_cost(context, model, phase, corpus, response)
         rows.append(
             [
                 name,

@@ -17,6 +17,7 @@ import torch
 
 from toolkit.component import count_parameters, parse_dtype
 from toolkit.pipeline.context import strings
+from toolkit.training.optimisation import model_modules, select_trainable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -318,6 +319,40 @@ def phase_cost(
         operations=per_step * phase.optimizer_steps,
         passes=items * phase.accumulation * phase.optimizer_steps / max(corpus.utterances, 1),
     )
+
+
+def answer_tokens(context: RunContext) -> int:
+    """The most tokens that a recipe's teacher may write."""
+    return int(context.config.select("teacher.max_new_tokens") or RESPONSE_TOKENS)
+
+
+def recipe_cost(
+    context: RunContext,
+    model: SpeechLLM,
+    phase: Phase,
+    corpus: Corpus,
+    response: int,
+    prompt: int = PROMPT_TOKENS,
+) -> PhaseCost:
+    """`phase_cost` under a recipe's precision and cache.
+
+    Parameters
+    ----------
+    context : RunContext
+    model : SpeechLLM
+        Materialised, at least on ``meta``; which parameters train is changed.
+    phase, corpus, response, prompt
+        As of `phase_cost`.
+
+    Returns
+    -------
+    PhaseCost
+    """
+    groups = select_trainable(model_modules(model), phase)
+    trained = [p for named in groups.values() for _, p in named]
+    cached = isinstance(context.config.tree.get("cache"), dict)
+    size = context.frozen_dtype.itemsize
+    return phase_cost(model, phase, trained, corpus, size, cached, response, prompt)
 
 
 def _key_value_width(config: Any) -> int:

@@ -70,7 +70,7 @@ def decode_benchmark(
         ask,
         benchmark.max_new_tokens,
         benchmark.batch_size,
-        context.text_branch(),
+        context.text_branch,
     )
     log.info("benchmark %s: %d items, seconds per input %s", name, len(items), seconds)
     return {"items": len(items), "dropped": dict(dropped), "seconds": seconds}

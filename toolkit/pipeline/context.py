@@ -263,6 +263,7 @@ class RunContext:
             units=model.projector.transcript_units(),
         )
 
+    @cached_property
     def text_branch(self) -> TextBranch:
         """What LLMs said to the test sets' texts, in any run of this work folder."""
         from toolkit.evaluation.text_branch import TextBranch

@@ -88,7 +88,7 @@ def run(context: RunContext) -> dict:
             ask,
             plan.max_new_tokens,
             plan.batch_size,
-            context.text_branch(),
+            context.text_branch,
         )
         facts["sets"][name] = {"items": len(items), "dropped": dict(dropped), "seconds": seconds}
         log.info("%s: %d items, seconds per input %s", name, len(items), seconds)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from blocks import fill  # noqa: E402
 from toolkit.evaluation.merge import METRICS, Cell, Group, Merged, merge  # noqa: E402
 from toolkit.evaluation.merged_tables import cell_text  # noqa: E402
 from toolkit.evaluation.runs import MergeError  # noqa: E402
+from toolkit.evaluation.tables import over_seeds  # noqa: E402
 
 #: Compared with the first row; what the projector hears by itself is told alone.
 COMPARED = ("wer", "rouge_l", "nll")
@@ -86,8 +86,7 @@ def following(group: Group, name: str) -> str:
         if not tasks:
             return "-"
         shares.append(sum(t["n"] * t["following"] for t in tasks) / sum(t["n"] for t in tasks))
-    spread = f" ± {statistics.stdev(shares):.3f}" if len(shares) > 1 else ""
-    return f"{statistics.mean(shares):.3f}{spread}"
+    return over_seeds(shares) if len(shares) > 1 else f"{shares[0]:.3f}"
 
 
 def block(merged: Merged, names: Sequence[str]) -> str:
